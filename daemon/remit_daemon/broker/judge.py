@@ -1,0 +1,119 @@
+"""The policy's word on a question, grants included.
+
+A rule with a rate or a time window says "allow" here although the enforcement point, which counts, came to ask: then
+only a grant counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from remit_daemon.broker.decider import Decider
+from remit_daemon.broker.records import Grant, Prompt
+from remit_daemon.broker.scopes import rules_of
+from remit_daemon.broker.state import State
+from remit_daemon.broker.views import is_exec
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+
+__all__ = ["Decider", "Judge"]
+
+
+class Judge:
+    """Makes engines of snapshots when they are needed and keeps them in the broker's state."""
+
+    def __init__(self, engine: Callable[[Snapshot], Decider]) -> None:
+        self._engine = engine
+
+    def compose(self, state: State, session: str) -> Snapshot:
+        """Return the snapshot of ``session`` with the rules of its grants."""
+        base = state.bases[session]
+        return base.with_rules(base.rules + self._granted(state, session))
+
+    def _granted(self, state: State, session: str) -> tuple[Rule, ...]:
+        rules = state.bases[session].rules
+        agent = state.sessions[session].agent
+        return tuple(
+            rule
+            for g in state.grants.values()
+            if not g.suspended and (g.session == session if g.session else g.agent == agent)
+            for rule in rules_of(g, rules)
+        )
+
+    def _deciders(self, state: State, session: str) -> tuple[Decider, Decider]:
+        found = state.engines.get(session)
+        if found is None:
+            base = state.bases[session]
+            alone = base.with_rules(self._granted(state, session))
+            found = state.engines[session] = (
+                self._engine(self.compose(state, session)),
+                self._engine(alone),
+            )
+        return found
+
+    def _decisions(
+        self, engine: Decider, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
+    ) -> Iterator[Decision]:
+        for op in ops:
+            if argv and op in ("exec", "execute"):
+                yield engine.decide_exec(path, argv)
+                continue
+            yield engine.decide(op, path)
+            if path2:
+                yield engine.decide(op, path2)
+
+    def verdict(
+        self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
+    ) -> int:
+        """Return ALLOW, ASK or DENY: the strictest over all ``ops`` and both paths. Unknown policy: ASK."""
+        if session not in state.bases:
+            return ASK
+        whole, grants = self._deciders(state, session)
+        found = ALLOW
+        for by_all, by_grants in zip(
+            self._decisions(whole, ops, path, path2, argv),
+            self._decisions(grants, ops, path, path2, argv),
+            strict=True,
+        ):
+            verdict, rule = by_all.verdict, by_all.rule
+            if verdict == ALLOW and rule is not None and (rule.rate or rule.window) and rule.layer != GRANT:
+                verdict = by_grants.verdict if by_grants.rule is not None else ASK
+            found = max(found, verdict)
+        return found
+
+    def admins_only(
+        self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
+    ) -> bool:
+        """Tell whether an administrator's final ask stands behind this question: no user may allow it."""
+        whole, _ = self._deciders(state, session)
+        return any(
+            d.verdict == ASK and d.rule is not None and d.rule.layer == ADMIN and d.rule.final
+            for d in self._decisions(whole, ops, path, path2, argv)
+        )
+
+    def insisting(
+        self, state: State, session: str, ops: Sequence[str], path: str, path2: str
+    ) -> list[Rule]:
+        """Return every rule that matches this access."""
+        whole, _ = self._deciders(state, session)
+        return [
+            rule
+            for op in ops
+            for p in ((path, path2) if path2 else (path,))
+            for rule in whole.explain(op, p).matches
+        ]
+
+    def covers(
+        self,
+        prompt: Prompt,
+        ops: tuple[str, ...],
+        patterns: tuple[str, ...],
+        tokens: tuple[str, ...] | None,
+    ) -> bool:
+        """Tell whether a grant of ``patterns`` would cover what ``prompt`` asks."""
+        trial = Grant("g0", prompt.agent, "", ops, patterns, "deny", "once", 0.0, None, argv=tokens)
+        engine = self._engine(Snapshot(prompt.agent, rules_of(trial)))
+        argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
+        return all(
+            d.verdict == DENY and d.rule is not None and d.rule.layer == GRANT
+            for d in self._decisions(engine, prompt.ops, prompt.path, prompt.path2, argv)
+        )

@@ -1,0 +1,160 @@
+"""What the broker remembers: sessions, prompts, scopes, grants. Immutable; a change is a new record.
+
+Times are seconds since the epoch. ``to_json`` and ``of_json`` carry a record through the store.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from remit_daemon.broker.states import PromptState, SessionState
+
+ONCE, SESSION, ALWAYS = "once", "session", "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again."""
+
+    id: str
+    agent: str
+    pid: int
+    identity: str
+    tag: int
+    project: str
+    argv: tuple[str, ...]
+    started: float
+    ask: str = "prompt"
+    net_all: bool = False
+    assurance: str = "L3"
+    enforced: tuple[str, ...] = ()
+    state: SessionState = SessionState.RUNNING
+    ended: float | None = None
+    status: int | None = None
+    hello: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        return self.state is not SessionState.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One offer: ``pattern`` is what the rule would cover, ``label`` says it in words."""
+
+    pattern: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a prompt was settled: by whom (``human``, ``policy``, a prompt's or grant's id), with what rule."""
+
+    verdict: str
+    duration: str
+    scope: str
+    rule: str
+    by: str
+    at: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
+    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry."""
+
+    id: str
+    session: str
+    agent: str
+    project: str
+    ops: tuple[str, ...]
+    path: str
+    path2: str
+    pid: int
+    proc: str
+    exe: str
+    comm: str
+    argv: tuple[str, ...]
+    source: str
+    count: int
+    created: float
+    deadline: float
+    state: PromptState = PromptState.OPEN
+    remaining: float | None = None
+    expired: bool = False
+    answer: Settled | None = None
+    pass_until: float | None = None
+    pass_used: bool = False
+    scopes: tuple[Scope, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path, self.path2) if self.path2 else (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A remembered answer. ``session`` empty: for every session of ``agent``. ``duration`` is as answered.
+
+    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule.
+    """
+
+    id: str
+    agent: str
+    session: str
+    ops: tuple[str, ...]
+    patterns: tuple[str, ...]
+    verdict: str
+    duration: str
+    created: float
+    expires: float | None
+    argv: tuple[str, ...] | None = None
+    by: str = "human"
+    prompt: str = ""
+    uses: int = 0
+    last_used: float | None = None
+    suspended: bool = False
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"cannot store {type(value).__name__}")
+
+
+def to_json(record: Session | Prompt | Grant) -> str:
+    """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
+    return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
+
+
+def session_of(text: str) -> Session:
+    """Read a session written by ``to_json``. Raises ValueError, KeyError or TypeError when it is none."""
+    raw = json.loads(text)
+    raw["state"] = SessionState(raw["state"])
+    for name in ("argv", "enforced"):
+        raw[name] = tuple(raw[name])
+    return Session(**raw)
+
+
+def prompt_of(text: str) -> Prompt:
+    """Read a prompt written by ``to_json``. Raises ValueError, KeyError or TypeError when it is none."""
+    raw = json.loads(text)
+    raw["state"] = PromptState(raw["state"])
+    raw["scopes"] = tuple(Scope(**s) for s in raw["scopes"])
+    raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
+    for name in ("ops", "argv"):
+        raw[name] = tuple(raw[name])
+    return Prompt(**raw)
+
+
+def grant_of(text: str) -> Grant:
+    """Read a grant written by ``to_json``. Raises ValueError, KeyError or TypeError when it is none."""
+    raw = json.loads(text)
+    for name in ("ops", "patterns"):
+        raw[name] = tuple(raw[name])
+    raw["argv"] = None if raw["argv"] is None else tuple(raw["argv"])
+    return Grant(**raw)

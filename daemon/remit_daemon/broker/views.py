@@ -1,0 +1,105 @@
+"""What others are shown of the broker's records: the objects of ``wire.rpc``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remit_daemon.broker.records import Grant, Prompt, Session
+from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
+from remit_policy.match import escape
+
+
+def session_view(session: Session, waiting: int) -> dict[str, Any]:
+    """Return the wire Session; ``waiting`` is the number of its open prompts."""
+    return {
+        "id": session.id,
+        "agent": session.agent,
+        "pid": session.pid,
+        "project": session.project,
+        "argv": list(session.argv),
+        "started": session.started,
+        "ended": session.ended,
+        "state": session.state.value,
+        "status": session.status,
+        "ask": session.ask,
+        "net_all": session.net_all,
+        "waiting": waiting,
+        "assurance": session.assurance,
+        "enforced": list(session.enforced),
+    }
+
+
+def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+    answer = prompt.answer
+    scopes = []
+    for scope in prompt.scopes:
+        ops, patterns, tokens = meaning(prompt, scope.pattern)
+        rule = describe("allow", ops, patterns, prompt.agent, "always", tokens)
+        scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
+    return {
+        "id": prompt.id,
+        "state": prompt.state.value,
+        "agent": prompt.agent,
+        "session": prompt.session,
+        "project": prompt.project,
+        "ops": list(prompt.ops),
+        "path": prompt.path,
+        "path2": prompt.path2,
+        "pid": prompt.pid,
+        "exe": prompt.exe,
+        "comm": prompt.comm,
+        "argv": list(prompt.argv),
+        "source": prompt.source,
+        "count": prompt.count,
+        "created": prompt.created,
+        "looking": looking,
+        "holding": holding,
+        "answer": answer
+        and {
+            "verdict": answer.verdict,
+            "for": answer.duration,
+            "scope": answer.scope,
+            "rule": answer.rule,
+            "by": answer.by,
+            "at": answer.at,
+        },
+        "scopes": scopes,
+    }
+
+
+def is_exec(ops: tuple[str, ...], argv: tuple[str, ...]) -> bool:
+    """Tell whether the question is about running a program with these arguments."""
+    return bool(argv) and ("exec" in ops or "execute" in ops)
+
+
+def meaning(prompt: Prompt, scope: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]:
+    """Return the operations, patterns and argument patterns of a grant of ``scope``.
+
+    The narrowest scope of a rename covers both its paths. Raises PatternError for a scope that is none.
+    """
+    if is_exec(prompt.ops, prompt.argv):
+        return ("exec",), (escape(prompt.path),), exec_tokens(scope, prompt.path)
+    if prompt.scopes and scope == prompt.scopes[0].pattern:
+        return prompt.ops, tuple(escape(p) for p in prompt.paths), None
+    return prompt.ops, (scope,), None
+
+
+def grant_view(grant: Grant) -> dict[str, Any]:
+    """Return the wire Grant."""
+    return {
+        "id": grant.id,
+        "agent": grant.agent,
+        "session": grant.session or None,
+        "ops": list(grant.ops),
+        "scope": grant.patterns[0] if grant.argv is None else exec_scope(grant.patterns[0], grant.argv),
+        "verdict": grant.verdict,
+        "for": grant.duration,
+        "rule": describe(grant.verdict, grant.ops, grant.patterns, grant.agent, grant.duration, grant.argv),
+        "created": grant.created,
+        "expires": grant.expires,
+        "last_used": grant.last_used,
+        "uses": grant.uses,
+        "by": grant.by,
+        "suspended": grant.suspended,
+    }

@@ -1,0 +1,175 @@
+"""Talking to remitd from the command line: JSON-RPC over a Unix socket, blocking, and starting the daemon.
+
+Standard library only; nothing here is told about sessions or prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+from remit_daemon.wire.paths import Paths, find, make_private
+from remit_daemon.wire.rpc import MAX_LINE
+
+START_WITHIN = 15.0  # seconds for a daemon to answer; a cold start takes well under one
+ANSWER_WITHIN = 120.0  # seconds: the slowest call verifies a ledger of some million rows
+
+
+class NoDaemon(Exception):
+    """There is no remitd, or it does not answer."""
+
+
+class RpcError(Exception):
+    """remitd said no. ``code`` is the JSON-RPC error code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Client:
+    """One connection. ``heard`` are notifications that came while an answer was awaited."""
+
+    def __init__(self, path: str) -> None:
+        """Connect to the socket ``path``. Raises NoDaemon."""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._sock.connect(path)
+        except OSError as e:
+            self._sock.close()
+            raise NoDaemon(f"no remitd at {path} ({e.strerror or e})") from None
+        self._buffer = bytearray()
+        self._ident = 0
+        self.heard: list[dict[str, Any]] = []
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for select."""
+        return self._sock.fileno()
+
+    def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
+        """Return the result of ``method``. Raises RpcError, NoDaemon."""
+        self._ident += 1
+        request = {"jsonrpc": "2.0", "id": self._ident, "method": method, "params": params or {}}
+        try:
+            self._sock.sendall(json.dumps(request).encode("ascii") + b"\n")
+        except OSError:
+            pass  # what was said before the connection closed may still be read
+        while True:
+            message = self._next(ANSWER_WITHIN)
+            if message is None:
+                raise NoDaemon("remitd does not answer")
+            if "error" in message and message.get("id") in (None, self._ident):
+                error = message["error"]
+                raise RpcError(int(error["code"]), str(error["message"]))
+            if message.get("id") == self._ident:
+                return message.get("result")
+            if "method" in message:
+                self.heard.append(message)
+
+    def notification(self, timeout: float | None) -> dict[str, Any] | None:
+        """Return the next notification, or None when none came within ``timeout`` seconds. Raises NoDaemon."""
+        if self.heard:
+            return self.heard.pop(0)
+        return self._next(timeout)
+
+    def _next(self, timeout: float | None) -> dict[str, Any] | None:
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = rest
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    raise NoDaemon("what answers is not remitd") from None
+                if isinstance(message, dict):
+                    return message
+                continue
+            if len(self._buffer) > 16 * MAX_LINE:
+                raise NoDaemon("what answers is not remitd")
+            wait = None if end is None else max(0.0, end - time.monotonic())
+            if not select.select([self._sock], [], [], wait)[0]:
+                return None
+            try:
+                data = self._sock.recv(1 << 16)
+            except OSError as e:
+                raise NoDaemon(f"remitd is gone ({e.strerror})") from None
+            if not data:
+                raise NoDaemon("remitd closed the connection")
+            self._buffer += data
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+
+def approver(*, start: bool) -> Client:
+    """Return a connection for the person; with ``start`` a daemon is started when none runs. Raises NoDaemon."""
+    paths = find()
+    try:
+        return Client(paths.approver)
+    except NoDaemon:
+        if not start:
+            raise
+    start_daemon(paths)
+    return Client(paths.approver)
+
+
+def start_daemon(paths: Paths | None = None) -> None:
+    """Start remitd in the background when none answers, and wait until it does. Raises NoDaemon."""
+    paths = paths or find()
+    if _answers(paths):
+        return
+    for place in (paths.state, paths.runtime):
+        make_private(place)
+    code, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _become_daemon(paths, code, told)
+    os.close(told)
+    os.waitpid(child, 0)
+    end = time.monotonic() + START_WITHIN
+    try:
+        while not _answers(paths):
+            # The daemon holds the pipe's other end: it becomes readable when the daemon has ended.
+            if select.select([code], [], [], 0.01)[0] and not _answers(paths):
+                raise NoDaemon(f"remitd ended at once; {paths.log} says why")
+            if time.monotonic() > end:
+                raise NoDaemon(f"remitd does not answer; {paths.log} may say why")
+    finally:
+        os.close(code)
+
+
+def _answers(paths: Paths) -> bool:
+    try:
+        Client(paths.approver).close()
+    except NoDaemon:
+        return False
+    return True
+
+
+def _become_daemon(paths: Paths, code: int, told: int) -> None:
+    """Never return: fork once more, so that the daemon is nobody's child, and run it."""
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.close(code)
+        os.set_inheritable(told, True)
+        null = os.open(os.devnull, os.O_RDWR)
+        log = os.open(paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        for number, fd in enumerate((null, log, log)):
+            os.dup2(fd, number)
+        env = dict(os.environ)
+        here = [os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
+        if here:
+            env["PYTHONPATH"] = os.pathsep.join(here)
+        os.chdir("/")
+        os.execve(sys.executable, [sys.executable, "-m", "remit_daemon.runtime"], env)  # noqa: S606
+    finally:
+        os._exit(127)

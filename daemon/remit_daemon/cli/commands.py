@@ -1,0 +1,446 @@
+"""The commands that ask remitd: one function each, in one table.
+
+Exit status: 0 done or allowed, 1 a negative answer, 2 wrong use, 3 no daemon. What an agent may have chosen is
+escaped on the terminal; ``--json`` prints what remitd said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from remit_daemon.cli.client import Client, NoDaemon, RpcError, approver
+from remit_daemon.cli.log_cmd import format_entry, format_who
+from remit_daemon.wire.escape import escape
+from remit_daemon.wire.paths import PathsError, find
+from remit_daemon.wire.rpc import INVALID_PARAMS
+
+OK, NEGATIVE, USAGE, NO_DAEMON = 0, 1, 2, 3
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_FOLLOW = 0.5
+
+
+class _Wrong(Exception):
+    """Wrong use; the text says how."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Wrong(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def _say(text: str) -> None:
+    # Bytes of a path that are no UTF-8 were escaped before; what is left must not stop us.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    sys.stdout.flush()
+
+
+def _json(value: object) -> None:
+    _say(json.dumps(value))
+
+
+def seconds(text: str) -> int:
+    """Return the seconds that ``text`` (90s, 30m, 2h, 7d, or bare seconds) stands for. Raises ValueError."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    if not number.isascii() or not number.isdigit():
+        raise ValueError(f"{text!r} is no time; write 90s, 30m, 2h or 7d")
+    return int(number) * _UNITS[unit]
+
+
+def moment(text: str, now: float) -> float:
+    """Return the time that ``text`` means: epoch seconds, a time ago (2h), or a date, local. Raises ValueError."""
+    try:
+        return now - seconds(text) if text[-1:] in _UNITS else float(text)
+    except ValueError:
+        pass
+    for form in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%H:%M"):
+        try:
+            found = time.strptime(text, form)
+        except ValueError:
+            continue
+        if form == "%H:%M":
+            day = time.localtime(now)
+            return time.mktime((*day[:3], found.tm_hour, found.tm_min, 0, 0, 0, -1))
+        return time.mktime((*found[:6], 0, 0, -1))
+    raise ValueError(f"{text!r} is no time; write 2h, 2026-01-31 or '2026-01-31 18:00'")
+
+
+def _when(at: float | None) -> str:
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def _age(at: float) -> str:
+    past = max(0, int(time.time() - at))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if past >= size:
+            return f"{past // size}{unit}"
+    return f"{past}s"
+
+
+def _status(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("status")
+    if args.json:
+        _json(found)
+        return OK
+    _say(f"remitd {found['version']}, process {found['pid']}")
+    _say(
+        f"{found['sessions']} sessions, {found['prompts']} prompts wait, {found['ledger']['rows']} rows in the ledger"
+    )
+    for e in found["policy"]["errors"]:
+        _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
+    if found["policy"]["errors"]:
+        _say("the last good policy stays in force")
+    return OK
+
+
+def _sessions(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("sessions")
+    if args.json:
+        _json(found)
+        return OK
+    for s in found:
+        if not args.all and s["ended"] is not None:
+            continue
+        state = s["state"] if s["status"] is None else f"{s['state']} with {s['status']}"
+        extra = f", {s['waiting']} waiting" if s["waiting"] else ""
+        extra += ", network unmediated" if s["net_all"] else ""
+        extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
+        _say(
+            f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
+        )
+    return OK
+
+
+def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
+    def command(client: Client, args: argparse.Namespace) -> int:
+        result = client.call(name, {"session": args.session})
+        if args.json:
+            _json(result)
+        return OK
+
+    return command
+
+
+def describe_prompt(p: dict[str, Any]) -> str:
+    """Return a prompt as lines: every text of an agent's choosing escaped, none shortened."""
+    what = f"{escape(p['agent'])} wants to {', '.join(p['ops'])} {escape(p['path'])}"
+    if p["path2"]:
+        what += f" -> {escape(p['path2'])}"
+    answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
+    lines = [
+        f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
+        f"    {what}",
+        f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
+        f"    because of {escape(p['source'])}",
+    ]
+    if p["argv"]:
+        lines.insert(
+            2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
+        )
+    lines += [
+        f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
+    ]
+    return "\n".join(lines)
+
+
+def _prompts(client: Client, args: argparse.Namespace) -> int:
+    if args.watch:
+        from remit_daemon.cli import watch
+
+        return watch.run(client, json_out=args.json)
+    found = client.call("prompts", {"all": args.all})
+    if args.json:
+        _json(found)
+        return OK
+    for p in found:
+        _say(describe_prompt(p))
+    return OK
+
+
+def _answer(client: Client, args: argparse.Namespace) -> int:
+    duration: str | int = args.duration
+    if duration not in ("once", "session", "always"):
+        duration = seconds(args.duration)
+    scope = args.scope
+    if scope.isdigit():
+        scopes = client.call("prompt", {"id": args.id})["scopes"]
+        if not 1 <= int(scope) <= len(scopes):
+            raise _Wrong(f"prompt {args.id} offers scopes 1 to {len(scopes)}")
+        scope = scopes[int(scope) - 1]["scope"]
+    params = {
+        "id": args.id,
+        "verdict": args.verdict,
+        "for": duration,
+        "scope": scope,
+        "message": args.message,
+    }
+    if args.preview:
+        del params["message"]
+        result = client.call("preview", params)
+    else:
+        result = client.call("answer", params)
+    if args.json:
+        _json(result)
+    else:
+        _say(escape(result["rule"]))
+        others = [i for i in result.get("settled", ()) if i != args.id]
+        if result.get("grant"):
+            _say(f"remembered as {result['grant']}; `remit revoke {result['grant']}` takes it back")
+        if others:
+            _say(f"this settled {', '.join(others)} as well")
+    return OK
+
+
+def _grants(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("grants")
+    if args.json:
+        _json(found)
+        return OK
+    for g in found:
+        state = ", suspended: not used for long" if g.get("suspended") else ""
+        _say(f"{g['id']}  {escape(g['rule'])}")
+        _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
+    return OK
+
+
+def _revoke(client: Client, args: argparse.Namespace) -> int:
+    chosen = {"id": args.id, "agent": args.agent, "all": args.all}
+    params = {k: v for k, v in chosen.items() if v}
+    if len(params) != 1:
+        raise _Wrong("revoke takes a grant's id, --agent NAME or --all")
+    result = client.call("revoke", params)
+    if args.json:
+        _json(result)
+    else:
+        _say("revoked: " + (", ".join(result["revoked"]) or "nothing"))
+    return OK
+
+
+def _filter(args: argparse.Namespace) -> dict[str, Any]:
+    now = time.time()
+    out = {n: v for n in ("actor", "agent", "session", "op", "outcome") if (v := getattr(args, n))}
+    if args.path:
+        out["path"] = os.path.abspath(args.path)
+    for name in ("since", "until"):
+        if getattr(args, name):
+            out[name] = moment(getattr(args, name), now)
+    if args.limit is not None:
+        out["limit"] = args.limit
+    return out
+
+
+def _entries(found: list[dict[str, Any]], json_out: bool) -> None:
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for entry in found:
+        if json_out:
+            _json(entry)
+        else:
+            _say(format_entry(entry, colour=colour))
+
+
+def _log(client: Client, args: argparse.Namespace) -> int:
+    if args.what == "verify":
+        return _verify(client, args)
+    wanted = _filter(args)
+    if args.what == "export":
+        return _export(client, args, wanted)
+    if args.follow:
+        client.call("watch", {"log": {k: v for k, v in wanted.items() if k != "limit"}})
+    found = client.call("log", wanted)
+    if args.json and not args.follow:
+        _json(found)
+        return OK
+    _entries(found, args.json)
+    last = found[-1]["seq"] if found else 0
+    while args.follow:
+        message = client.notification(None)
+        if message and message.get("method") == "entry" and message["params"]["seq"] > last:
+            last = message["params"]["seq"]
+            _entries([message["params"]], args.json)
+    return OK
+
+
+def _verify(client: Client, args: argparse.Namespace) -> int:
+    report = client.call("log.verify")
+    if args.json:
+        _json(report)
+    elif report["ok"]:
+        _say(f"the ledger is whole: {report['rows']} rows, {report['checkpoints']} checkpoints")
+    else:
+        _say("THE LEDGER IS DAMAGED")
+        for error in report["errors"]:
+            _say("  " + escape(error))
+    return OK if report["ok"] else NEGATIVE
+
+
+def _export(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) -> int:
+    from remit_daemon.ledger.export import lines
+    from remit_daemon.ledger.queries import Filter
+    from remit_daemon.ledger.schema import LedgerError, open_reader
+
+    client.call("log", {"limit": 1})  # so that the journals have been read
+    try:
+        db = open_reader(find().ledger)
+    except LedgerError as e:
+        sys.stderr.write(f"remit: {e}\n")
+        return USAGE
+    try:
+        for line in lines(db, args.format, Filter.of(wanted), host=os.uname().nodename):
+            _say(line)
+    finally:
+        db.close()
+    return OK
+
+
+def _who(client: Client, args: argparse.Namespace) -> int:
+    subject = args.subject
+    if subject.isdigit() and not os.path.exists(subject):
+        params: dict[str, Any] = {"pid": int(subject)}
+    elif subject.startswith(":") and "/" not in subject:
+        raise _Wrong("bus names are not known to this version; give a path or a process number")
+    else:
+        where = os.path.abspath(subject)
+        params = {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}
+    found = client.call("who", params)
+    if args.json:
+        _json(found)
+    else:
+        _say(format_who(found, subject, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+    return OK
+
+
+def _denials(client: Client, args: argparse.Namespace) -> int:
+    params = {"limit": args.limit}
+    if args.session and not os.environ.get("REMIT_SOCKET"):
+        params["session"] = args.session
+    found = client.call("denials", params)
+    if args.json:
+        _json(found)
+    else:
+        _entries(found, False)
+    return OK
+
+
+def _trust(client: Client, args: argparse.Namespace) -> int:
+    from hashlib import sha256
+
+    directory = os.path.realpath(args.dir)
+    path = os.path.join(directory, ".remit.toml")
+    try:
+        with open(path, "rb") as f:
+            data = f.read()
+    except OSError as e:
+        sys.stderr.write(f"remit: cannot read {escape(path)}: {e.strerror}\n")
+        return USAGE
+    digest = sha256(data).hexdigest()
+    client.call("trust", {"dir": directory, "digest": digest})
+    if args.json:
+        _json({"dir": directory, "digest": digest})
+        return OK
+    _say(f"{escape(path)} (sha256 {digest}) now narrows what agents may do in this project:")
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
+        _say("  " + escape(line))
+    return OK
+
+
+def _reload(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("reload")
+    if args.json:
+        _json(found)
+    for e in found["errors"]:
+        if not args.json:
+            _say(f"{escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
+    return USAGE if found["errors"] else OK
+
+
+Command = Callable[[Client, argparse.Namespace], int]
+
+# name → (what serves it, whether a daemon is started for it)
+COMMANDS: dict[str, tuple[Command, bool]] = {
+    "status": (_status, False),
+    "sessions": (_sessions, False),
+    "stop": (_steer("stop"), False),
+    "pause": (_steer("pause"), False),
+    "resume": (_steer("resume"), False),
+    "prompts": (_prompts, False),
+    "answer": (_answer, True),
+    "grants": (_grants, True),
+    "revoke": (_revoke, True),
+    "log": (_log, True),
+    "who": (_who, True),
+    "denials": (_denials, True),
+    "trust": (_trust, True),
+    "reload": (_reload, False),
+}
+
+
+def _parser(name: str) -> _Parser:
+    p = _Parser(prog=f"remit {name}", allow_abbrev=False)
+    if name == "sessions":
+        p.add_argument("--all", action="store_true", help="those that ended as well")
+    elif name in ("stop", "pause", "resume"):
+        p.add_argument("session")
+    elif name == "prompts":
+        p.add_argument("--all", action="store_true", help="the missed and settled as well")
+        p.add_argument("--watch", action="store_true", help="show and answer them as they come")
+    elif name == "answer":
+        p.add_argument("id")
+        p.add_argument("verdict", choices=("allow", "deny"))
+        p.add_argument(
+            "--for", dest="duration", default="once", help="once, session, always, or a time such as 2h"
+        )
+        p.add_argument("--scope", default="", help="a pattern, or the number of an offered scope")
+        p.add_argument("--message", default="", help="what to tell the agent")
+        p.add_argument("--preview", action="store_true", help="only show the rule that would be stored")
+    elif name == "revoke":
+        p.add_argument("id", nargs="?", default="")
+        p.add_argument("--agent", default="")
+        p.add_argument("--all", action="store_true")
+    elif name == "log":
+        p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
+        p.add_argument("--actor", choices=("human", "agent", "remit"), default="")
+        for option in ("agent", "session", "path", "op", "outcome", "since", "until"):
+            p.add_argument(f"--{option}", default="")
+        p.add_argument("--limit", type=int)
+        p.add_argument("--follow", "-f", action="store_true")
+        p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
+    elif name == "who":
+        p.add_argument("subject", metavar="PATH|PID")
+    elif name == "denials":
+        p.add_argument("--session", default="")
+        p.add_argument("--limit", type=int, default=100)
+    elif name == "trust":
+        p.add_argument("dir", nargs="?", default=".")
+    return p
+
+
+def run(name: str, args: list[str], json_out: bool) -> int:
+    """Run the command ``name`` (a key of COMMANDS) with ``args``; returns the exit status."""
+    command, start = COMMANDS[name]
+    try:
+        options = _parser(name).parse_args(args)
+        options.json = json_out
+        inside = os.environ.get("REMIT_SOCKET", "") if name == "denials" else ""
+        client = Client(inside) if inside else approver(start=start)
+        return command(client, options)
+    except SystemExit as e:  # argparse's --help
+        return int(e.code or 0)
+    except (_Wrong, ValueError) as e:
+        sys.stderr.write(f"remit {name}: {e}\n")
+        return USAGE
+    except NoDaemon as e:
+        sys.stderr.write(f"remit: {e}\n")
+        return NO_DAEMON
+    except PathsError as e:
+        sys.stderr.write(f"remit: {e}\n")
+        return USAGE
+    except RpcError as e:
+        if json_out:
+            _json({"error": {"code": e.code, "message": str(e)}})
+        sys.stderr.write(f"remit {name}: {escape(str(e))}\n")
+        return USAGE if e.code == INVALID_PARAMS else NEGATIVE

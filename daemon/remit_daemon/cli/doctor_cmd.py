@@ -1,0 +1,106 @@
+"""``remit doctor``: what this kernel enforces, found out by trying it, and what nobody enforces.
+
+Exit status: 0 when everything that remit insists on works here, 1 when not, 2 for wrong use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+from typing import TextIO
+
+from remit_daemon.kernel.probe import Check, check
+from remit_daemon.wire.escape import escape
+
+USAGE = "usage: remit doctor [--json]"
+_WIDTH = 100  # columns; a terminal that is narrower wraps by itself
+
+# DESIGN section 2: said here, in the README and nowhere less. Each line is one thing an agent can still do or learn.
+NOT_PROTECTED = (
+    "names, sizes, owners and times of files: stat, access, readlink and inotify are not mediated",
+    "command lines and states of your other processes, which /proc shows to every program of yours",
+    "which program really runs: rules on exec are checked and recorded, but an interpreter, the dynamic "
+    "loader or a shell runs any bytes that may be read; files and connections are the boundary",
+    "descriptors that a session holds already, and the content of what an allowed file or connection carries",
+    'each single read where a role says reads = "fixed": Landlock enforces those, nobody asks or records',
+    "commands (ioctl) to a device that the session may open",
+    "the network, where a role says net.all: TCP and UDP are then neither asked for nor inspected",
+    "processor, memory and disk: use cgroups or ulimits against a program that takes too much",
+    "covert channels between processes on one machine",
+    "whatever was started without `remit run`: for Linux, such a process is you",
+    "bugs of the kernel, and root",
+)
+
+
+def run(args: list[str], *, json_out: bool) -> int:
+    """Try every mechanism and print what came of it. ``args``: none are taken. Returns the exit status."""
+    if any(a in ("-h", "--help") for a in args):
+        sys.stdout.write(
+            f"{USAGE}\n\nTry what this kernel enforces. Exit status 1 where something needed is missing.\n"
+        )
+        return 0
+    if args:
+        sys.stderr.write(f"remit doctor: takes no argument {args[0]!r}\n{USAGE}\n")
+        return 2
+    checks = check()
+    good = all(one.state == "full" for one in checks if one.required)
+    if json_out:
+        sys.stdout.write(json.dumps(report(checks, good)) + "\n")
+    else:
+        show(checks, good, sys.stdout)
+    return 0 if good else 1
+
+
+def report(checks: list[Check], good: bool) -> dict[str, object]:
+    """Return what ``--json`` prints."""
+    uname = os.uname()
+    return {
+        "ok": good,
+        "kernel": uname.release,
+        "machine": uname.machine,
+        "root": os.geteuid() == 0,
+        "checks": [
+            {
+                "name": one.name,
+                "state": one.state,
+                "required": one.required,
+                "since": one.since,
+                "tried": one.tried,
+                "detail": one.detail,
+            }
+            for one in checks
+        ],
+        "not_protected": list(NOT_PROTECTED),
+    }
+
+
+def show(checks: list[Check], good: bool, out: TextIO) -> None:
+    """Print the checks for a person: the state in words, what was tried, what it means."""
+    uname = os.uname()
+    out.write(f"Linux {uname.release} on {uname.machine}\n\n")
+    for one in checks:
+        need = "" if one.state == "full" else " (needed)" if one.required else " (remit runs without it)"
+        out.write(f"{one.state:<8}{one.name}{need}\n")
+        out.write(_fold(f"tried: {one.tried}", 8))
+        since = "" if one.state == "full" else f"; it came with Linux {one.since}"
+        out.write(_fold(escape(one.detail) + since, 8))
+    out.write("\nnot protected, on any kernel:\n")
+    for line in NOT_PROTECTED:
+        out.write(_fold(line, 4, "  - "))
+    out.write("\n")
+    if os.geteuid() == 0:
+        out.write(
+            "you are root: remit confines ordinary users' programs, and `remit run` refuses to start here\n"
+        )
+    if good:
+        out.write("everything that remit needs works here\n")
+    else:
+        lacking = ", ".join(one.name for one in checks if one.required and one.state != "full")
+        out.write(f"remit run will not start an agent here; missing: {lacking}\n")
+
+
+def _fold(text: str, indent: int, first: str | None = None) -> str:
+    space = " " * indent
+    return textwrap.fill(text, _WIDTH, initial_indent=first or space, subsequent_indent=space) + "\n"

@@ -1,0 +1,97 @@
+"""The ``remit`` and ``remitd`` commands: look at the first word, import what serves it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+USAGE = """usage: remit COMMAND [ARGUMENT]...
+
+  run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
+  prompts [--watch]     what waits for your answer         answer     answer one
+  status, sessions      what runs                          stop, pause, resume ID
+  log, log verify       what was done, and by whom         who        who did this to PATH or PID
+  denials               what was refused                   grants, revoke   what you allowed for longer
+  policy                check, why, test, show, schema     trust      take a project's own policy into account
+  tui                   prompts on one screen              daemon     remitd, in the foreground
+
+`remit COMMAND --help` says more; every command takes --json."""
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    args = sys.argv[1:]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if args else 2
+    name, rest = args[0], args[1:]
+    if name == "run":
+        return _run(rest)
+    if name == "daemon":
+        return remitd(rest)
+    try:
+        return _other(name, rest)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _run(args: list[str]) -> int:
+    from remit_daemon.kernel.syscalls import UnsupportedMachine
+
+    try:
+        from remit_daemon.supervisor import run
+    except UnsupportedMachine as e:
+        sys.stderr.write(f"remit: {e}\n")
+        return 125
+
+    def start_daemon() -> None:
+        from remit_daemon.cli import client
+
+        client.start_daemon()
+
+    return run.main(args, start_daemon)
+
+
+def _other(name: str, args: list[str]) -> int:
+    json_out = "--json" in args
+    args = [a for a in args if a != "--json"]
+    if name == "tui":
+        from remit_daemon.cli import client
+        from remit_tui.app import main as tui
+
+        client.start_daemon()
+        return tui()
+    if name == "policy":
+        from remit_daemon.cli import policy_cmd
+
+        return policy_cmd.run(args, json_out=json_out)
+    if name == "doctor":
+        from remit_daemon.cli import doctor_cmd
+
+        return doctor_cmd.run(args, json_out=json_out)
+    from remit_daemon.cli import commands
+    from remit_daemon.peers import mark
+
+    if name in commands.COMMANDS and name != "denials" and mark.tag_of(os.getpid()):
+        sys.stderr.write(
+            f"remit {name}: not from inside a session; `remit denials` says what was refused\n"
+        )
+        return 3
+    if name not in commands.COMMANDS:
+        sys.stderr.write(f"remit: unknown command {name!r}\n{USAGE}\n")
+        return 2
+    return commands.run(name, args, json_out)
+
+
+def remitd(args: list[str] | None = None) -> int:
+    """Run the daemon in the foreground; returns the exit status."""
+    from remit_daemon.runtime.program import main as daemon
+
+    return daemon(sys.argv[1:] if args is None else args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""Questions to the ledger. An act is shown with its final outcome: a later ``done`` row is joined to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, store_text, to_entry
+from remit_daemon.ledger.schema import CHANGES, TOOK_EFFECT
+
+MAX_LIMIT = 10_000  # rows in one answer: about 4 MB as JSON, which is a line's limit on the wire
+DEFAULT_LIMIT = 1000
+_FEW = 5000  # up to so many rows of a path are worth fetching by index; for more, walking by seq is faster
+_MAX_HOPS = 32  # of renames that ``who`` follows back
+NO_RECORD = "no record: a human or something outside remit"
+
+_FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
+  (SELECT d.outcome FROM rows d WHERE d.act = r.seq ORDER BY d.seq DESC LIMIT 1), r.outcome)
+  ELSE r.outcome END"""
+_SELECT = (
+    "SELECT "  # noqa: S608 - constants
+    + ", ".join(_FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
+    + " FROM rows r"
+)
+_REFUSED = "('refused','denied','expired')"
+_EFFECTIVE = ("ok", "passed", "allowed", "pending")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to select; empty means any. Times are seconds since the epoch, ``since`` inclusive, ``until`` not.
+
+    ``path`` selects itself and everything below it. With ``after`` the first ``limit`` rows behind
+    that seq are meant (to page or follow), without it the newest ``limit``.
+    """
+
+    actor: str = ""
+    agent: str = ""
+    session: str = ""
+    path: str = ""
+    op: str = ""
+    outcome: str = ""
+    since: float | None = None
+    until: float | None = None
+    after: int | None = None
+    limit: int = DEFAULT_LIMIT
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Filter:
+        """Return the filter that ``params`` of the wire's ``log`` describe. Raises ValueError, naming the fault."""
+        known = {f.name for f in fields(cls)}
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"no filter {name!r}")
+            if name in ("since", "until"):
+                right = value is None or (isinstance(value, (int, float)) and abs(value) < 1 << 33)
+            elif name in ("after", "limit"):
+                right = (value is None and name == "after") or (
+                    isinstance(value, int) and 0 <= value < 1 << 62
+                )
+            else:
+                right = isinstance(value, str)
+            if not right or isinstance(value, bool):
+                raise ValueError(f"the filter {name!r} cannot be {value!r}")
+        return cls(**params)
+
+
+def query(db: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
+    """Return the Entries that ``wanted`` selects, oldest first, at most MAX_LIMIT.
+
+    ``done`` and ``count`` rows are returned only when asked for by ``op``.
+    """
+    limit = min(wanted.limit, MAX_LIMIT)
+    entries = [to_entry(row) for row in _select(db, wanted, limit)]
+    return entries if wanted.after is not None else entries[::-1]
+
+
+def every(db: sqlite3.Connection, wanted: Filter) -> Iterator[Row]:
+    """Yield all rows that ``wanted`` selects, oldest first, whatever its limit (``after`` counts)."""
+    after = Filter(
+        **{f.name: getattr(wanted, f.name) for f in fields(wanted)} | {"after": wanted.after or 0}
+    )
+    yield from _select(db, after, -1)
+
+
+def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]:
+    terms: list[str] = []
+    values: list[Any] = []
+    for name in ("actor", "agent", "session", "op"):
+        if value := getattr(wanted, name):
+            terms.append(f"r.{name} = ?")
+            values.append(store_text(value))
+    if wanted.actor in ("human", "remit"):
+        terms.append("r.actor <> 'agent'")  # so that the index of just these is used
+    if not wanted.op:
+        terms.append(f"r.op NOT IN {BOOKKEEPING}")
+    if wanted.outcome:
+        terms.append(f"{_FINAL} = ?")
+        values.append(store_text(wanted.outcome))
+    for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
+        if bound is not None:
+            terms.append(f"r.time_ns {sign} ?")
+            values.append(round(bound * 1e9))
+    if wanted.after is not None:
+        terms.append("r.seq > ?")
+        values.append(wanted.after)
+    if wanted.path:
+        term, more = _path_term(db, wanted.path)
+        terms.append(term)
+        values += more
+    order = "DESC" if wanted.after is None else "ASC"
+    where = f" WHERE {' AND '.join(terms)}" if terms else ""
+    for row in db.execute(f"{_SELECT}{where} ORDER BY r.seq {order} LIMIT ?", (*values, limit)):
+        yield Row(*row)
+
+
+def _path_term(db: sqlite3.Connection, path: str) -> tuple[str, list[Any]]:
+    stored = store_text(path)
+    base = stored.rstrip("/")
+    # "0" follows "/": what lies between is everything below the path, component-wise.
+    values = [stored if base == "" else base, base + "/", base + "0"]
+    places = [
+        f"{column} = ?{extra}" if kind == "is" else f"{column} >= ? AND {column} < ?{extra}"
+        for column, extra in (("path", ""), ("path2", " AND path2 <> ''"))
+        for kind in ("is", "below")
+    ]
+    found = " UNION ALL ".join(f"SELECT seq FROM rows WHERE {place}" for place in places)  # noqa: S608 - constants
+    (many,) = db.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM ({found}) LIMIT {_FEW})",  # noqa: S608 - constants
+        values * 2,
+    ).fetchone()
+    if many < _FEW:
+        return f"r.seq IN ({found})", values * 2
+    each = [f"(r.{column} = ? OR (r.{column} >= ? AND r.{column} < ?))" for column in ("path", "path2")]
+    return f"({' OR '.join(each)})", values * 2
+
+
+def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, Any]]:
+    """Return the last ``limit`` refused acts of ``session`` ("" for all), oldest first.
+
+    Refused by a rule, denied by a person, or expired while it was held.
+    """
+    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {_FINAL} IN {_REFUSED})"
+    values: list[Any] = []
+    if session:
+        where += " AND r.session = ?"
+        values.append(store_text(session))
+    found = db.execute(
+        f"{_SELECT} WHERE {where} ORDER BY r.seq DESC LIMIT ?",
+        (*values, max(0, min(limit, MAX_LIMIT))),
+    )
+    return [to_entry(Row(*row)) for row in found][::-1]
+
+
+def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
+    """Return who last gave ``path`` its content or its name, as the ledger knows it.
+
+    ``{actor, agent, session, entries, text}``: ``entries`` begins with the latest act and goes back along renames
+    (of the path or a directory above it) and hard links to the act that wrote what got the new name. Without a record
+    ``actor`` is empty and ``text`` says what that means.
+    """
+    at = store_text(path)
+    at = at.rstrip("/") or at
+    before = 1 << 62
+    entries: list[dict[str, Any]] = []
+    for _ in range(_MAX_HOPS):
+        row, rest = _latest(db, at, before)
+        if row is None:
+            break
+        entries.append(to_entry(row))
+        if row.op not in ("rename", "link") or row.path2 + rest != at:
+            break  # it did not bring a name to here: it wrote, made, removed or moved away what was here
+        at = row.path + rest
+        before = row.seq
+    if not entries:
+        return {"actor": "", "agent": "", "session": "", "entries": [], "text": NO_RECORD}
+    first = entries[0]
+    return {name: first[name] for name in ("actor", "agent", "session")} | {"entries": entries, "text": ""}
+
+
+def _latest(db: sqlite3.Connection, path: str, before: int) -> tuple[Row | None, str]:
+    """Return the last effective act on ``path`` before a seq, and what of the path is below what was renamed."""
+    best: Row | None = None
+    rest = ""
+    above = path
+    while above:
+        # Renames and links lead to path2; a symlink's path2 is what it points to, which it leaves as it was.
+        for column, guard in (("path", f"{CHANGES} AND {TOOK_EFFECT}"), ("path2", "path2 <> ''")):
+            if above != path:
+                guard += " AND op = 'rename'"
+            elif column == "path2":
+                guard += " AND op IN ('rename','link')"
+            row = _last(db, column, guard, above, best.seq if best else 0, before)
+            if row is not None:
+                best, rest = row, path[len(above) :]
+        above = above.rpartition("/")[0]
+    return best, rest
+
+
+def _last(
+    db: sqlite3.Connection, column: str, guard: str, path: str, after: int, before: int
+) -> Row | None:
+    # ``r.outcome`` is the row's own; a held act that was denied later must not count, hence the second look.
+    found = db.execute(
+        f"{_SELECT} WHERE r.{column} = ? AND {guard} AND r.seq > ? AND r.seq < ? ORDER BY r.seq DESC",
+        (path, after, before),
+    )
+    for values in found:
+        row = Row(*values)
+        if row.outcome in _EFFECTIVE:
+            return row
+    return None

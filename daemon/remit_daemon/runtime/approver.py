@@ -1,0 +1,220 @@
+"""The person's socket: the methods of ``wire.rpc`` behind approver.sock.
+
+Only processes of this user outside every session are served. What a method takes is checked field by field; what it
+does is the broker's, the ledger's and the policy's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from remit_daemon.broker import events as ev
+from remit_daemon.ledger.queries import Filter
+from remit_daemon.peers.process import Peer, ancestors, session_tag
+from remit_daemon.runtime.daemon import Daemon
+from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
+from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
+from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+
+VERSION = "0.1.0"
+_ids = itertools.count(1)
+
+
+class Approver:
+    """One accepted connection on approver.sock."""
+
+    def __init__(
+        self, daemon: Daemon, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._daemon = daemon
+        self._ident = next(_ids)
+        self._filter: Filter | None = None
+        d = daemon.broker
+        methods: dict[str, Method] = {
+            "status": self._status,
+            "sessions": lambda p: (want(p) and None) or d.sessions(),
+            "stop": lambda p: self._steer(p, "stop"),
+            "pause": lambda p: self._steer(p, "pause"),
+            "resume": lambda p: self._steer(p, "resume"),
+            "prompts": lambda p: d.prompts(want(p, all=(bool, False))["all"]),
+            "prompt": lambda p: d.prompt(want(p, id=str)["id"]),
+            "look": self._look,
+            "preview": lambda p: d.preview(self._parse_answer(p)),
+            "answer": lambda p: daemon.apply(self._parse_answer(p)),
+            "grants": lambda p: (want(p) and None) or d.grants(daemon.clock()),
+            "revoke": self._revoke,
+            "log": self._log,
+            "log.verify": self._verify,
+            "who": self._who,
+            "denials": self._denials,
+            "trust": self._trust,
+            "reload": self._reload,
+            "watch": self._watch,
+        }
+        self._lines = Lines(reader, writer, methods, peer.alive)
+
+    async def serve(self) -> None:
+        """Serve the connection until it ends."""
+        try:
+            await self._lines.serve()
+        finally:
+            self._daemon.watchers.discard(self._notify)
+            if any(self._ident in who for who in self._daemon.broker.state.looks.values()):
+                self._daemon.attempt(ev.LookerGone(self._ident))
+
+    def _status(self, params: Params) -> Params:
+        want(params)
+        d = self._daemon
+        return {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "sessions": len(d.live()),
+            "prompts": len(d.broker.prompts()),
+            "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
+            "ledger": {"rows": d.ledger.size()},
+        }
+
+    def _steer(self, params: Params, action: str) -> Params:
+        return self._daemon.apply(ev.Steer(want(params, session=str)["session"], action))
+
+    def _look(self, params: Params) -> Params:
+        p = want(params, id=str, looking=bool)
+        return self._daemon.apply(ev.Look(p["id"], self._ident, p["looking"]))
+
+    def _parse_answer(self, params: Params) -> ev.Answer:
+        params = dict(params)
+        duration = params.pop("for", "once")
+        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""))
+        if type(duration) not in (str, int):
+            raise Problem(INVALID_PARAMS, "for is once, session, always or a number of seconds")
+        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"])
+
+    def _revoke(self, params: Params) -> Params:
+        p = want(params, id=(str, ""), agent=(str, ""), all=(bool, False))
+        if sum(map(bool, p.values())) != 1:
+            raise Problem(INVALID_PARAMS, "revoke takes one of id, agent, all")
+        return self._daemon.apply(ev.Revoke(p["id"], p["agent"], p["all"]))
+
+    def _parse_filter(self, params: Params) -> Filter:
+        try:
+            return Filter.of(params)
+        except (ValueError, TypeError) as e:
+            raise Problem(INVALID_PARAMS, str(e)) from None
+
+    def _log(self, params: Params) -> list[Params]:
+        wanted = self._parse_filter(params)
+        self._daemon.ingest_all()
+        return self._daemon.ledger.query(wanted)
+
+    async def _verify(self, params: Params) -> Params:
+        want(params)
+        self._daemon.ingest_all()
+        return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
+
+    def _who(self, params: Params) -> Params:
+        p = want(params, path=(str, ""), pid=(int, 0))
+        if bool(p["path"]) == bool(p["pid"]):
+            raise Problem(INVALID_PARAMS, "who takes a path or a pid")
+        d = self._daemon
+        d.ingest_all()
+        if p["path"]:
+            return d.ledger.who(p["path"])
+        try:
+            os.stat(f"/proc/{p['pid']}")
+        except OSError:
+            raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
+        session = d.by_tag(session_tag(p["pid"]))
+        if session is None:
+            chain = ancestors(p["pid"])[1:]
+            session = next((s for s in d.live() if s.pid in chain), None)
+        if session is None:
+            return {"actor": "human", "agent": "", "session": "", "entries": []}
+        entries = d.ledger.query(Filter(session=session.id, limit=1000))
+        entries = [e for e in entries if e["pid"] == p["pid"]][-20:]
+        return {"actor": "agent", "agent": session.agent, "session": session.id, "entries": entries}
+
+    def _denials(self, params: Params) -> list[Params]:
+        p = want(params, session=(str, ""), limit=(int, 100))
+        self._daemon.ingest_all()
+        return self._daemon.ledger.denials(p["session"], max(0, min(p["limit"], 10_000)))
+
+    def _trust(self, params: Params) -> Params:
+        p = want(params, dir=str, digest=str)
+        directory, d = p["dir"], self._daemon
+        if not directory.startswith("/"):
+            raise Problem(INVALID_PARAMS, "dir must be absolute")
+        found = digest_of(directory)
+        if not found:
+            raise Problem(NOT_FOUND, f"no readable {PROJECT_FILE} in {directory}")
+        if found != p["digest"]:
+            raise Problem(CONFLICT, f"{directory}/{PROJECT_FILE} is not what was looked at; look again")
+        entry = {
+            "actor": "human",
+            "op": "trust",
+            "path": f"{directory}/{PROJECT_FILE}",
+            "outcome": "ok",
+            "sha256": found,
+        }
+        d.ledger.append([entry], sync=True)
+        d.memory.trust(directory, found)
+        d.publish()
+        d.refresh()
+        return {}
+
+    def _reload(self, params: Params) -> Params:
+        want(params)
+        self._daemon.reload()
+        return {"errors": self._daemon.policies.problems(), "revision": self._daemon.broker.state.revision}
+
+    def _watch(self, params: Params) -> Params:
+        p = want(params, log=(dict, None))
+        self._filter = None if p["log"] is None else self._parse_filter(p["log"])
+        self._daemon.watchers.add(self._notify)
+        self._daemon.wake()
+        return {}
+
+    def _notify(self, method: str, params: Params) -> None:
+        if method == "entry" and (self._filter is None or not _fits(params, self._filter)):
+            return
+        self._lines.notify(method, params)
+
+
+def _nothing(params: Params, then: Callable[[], list[Params]]) -> list[Params]:
+    want(params)
+    return then()
+
+
+def _fits(entry: Params, wanted: Filter) -> bool:
+    """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
+    for name in ("actor", "agent", "session", "op", "outcome"):
+        value = getattr(wanted, name)
+        if value and entry[name] != value:
+            return False
+    if wanted.path:
+        top = wanted.path.rstrip("/")
+        if not any(p == top or p.startswith(top + "/") for p in (entry["path"], entry["path2"])):
+            return False
+    if wanted.since is not None and entry["time"] < wanted.since:
+        return False
+    return wanted.until is None or entry["time"] < wanted.until
+
+
+def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
+    """Return the methods of agent.sock for a peer that the kernel says is inside ``session``."""
+
+    def whoami(params: Params) -> Params:
+        want(params)
+        found = daemon.broker.state.sessions[session]
+        return {"session": found.id, "agent": found.agent, "project": found.project}
+
+    def denials(params: Params) -> list[Params]:
+        p = want(params, limit=(int, 100))
+        daemon.ingest(session)
+        return daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
+
+    return {"whoami": whoami, "denials": denials}

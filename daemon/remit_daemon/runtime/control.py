@@ -1,0 +1,266 @@
+"""The control socket: one connection per supervisor, as ``wire.control`` lays down.
+
+What a supervisor may say is a table per phase, with the fields and their types; anything else ends the
+connection, with the reason in the log and, before the welcome, in a ``refused`` frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import Any
+
+from remit_daemon.broker import events as ev
+from remit_daemon.broker.core import Refused
+from remit_daemon.broker.records import Session
+from remit_daemon.ledger.store import LedgerError
+from remit_daemon.peers import mark
+from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of
+from remit_daemon.runtime.daemon import Daemon
+from remit_daemon.runtime.lines import linger
+from remit_daemon.runtime.policies import SnapshotRefused, subject
+from remit_daemon.runtime.store import StoreError
+from remit_daemon.wire.control import VERSION
+from remit_daemon.wire.frames import FrameError, Reader, encode
+
+log = logging.getLogger("remitd.control")
+
+READ = 1 << 16
+MAX_UNSENT = (
+    64 << 20
+)  # bytes: a few snapshots of the largest kind; a supervisor that takes no more is dropped
+COULD_NOT_START = 125  # exit status, DESIGN 10
+USAGE = 2
+
+_HELLO: dict[str, type] = {
+    "version": int, "agent": str, "argv": list, "exe": str, "sha256": str, "cwd": str, "project": str, "home": str,
+    "tty": bool, "ask": str, "policy": list, "hold": int, "tag": int, "launch": list, "session": str, "tmpdir": str,
+}  # fmt: skip
+_ASK: dict[str, type] = {
+    "seq": int, "ops": list, "path": str, "path2": str, "pid": int, "proc": str, "exe": str, "comm": str,
+    "argv": list, "source": str, "count": int,
+}  # fmt: skip
+_FIELDS: dict[str, dict[str, type]] = {
+    "hello": _HELLO,
+    "ask": _ASK,
+    "cancel": {"seq": int, "why": str},
+    "poke": {},
+    "end": {"status": int},
+}
+
+
+class Malformed(Exception):
+    """The supervisor said something that is not in the table."""
+
+
+def check(frame: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Return ``frame`` when it is one of ``allowed`` with all its fields. Raises Malformed, naming the fault."""
+    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+        raise Malformed("a frame without a type")
+    kind = frame["type"]
+    if kind not in allowed:
+        raise Malformed(f"{kind!r} is not expected here")
+    for name, wanted in _FIELDS[kind].items():
+        value = frame.get(name)
+        if type(value) is not wanted:
+            raise Malformed(f"{kind}: {name} must be {wanted.__name__}")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise Malformed(f"{kind}: {name} must hold text only")
+    return frame
+
+
+class Control:
+    """One accepted connection on control.sock."""
+
+    def __init__(self, daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._daemon = daemon
+        self._reader = reader
+        self._writer = writer
+        self._session = ""
+        self._peer: Peer | None = None
+
+    async def serve(self) -> None:
+        """Serve the connection until it ends."""
+        try:
+            self._peer = peer_of(_socket(self._writer))
+            if inside_session(self._peer.pid, self._daemon.supervisors()):
+                raise PeerError(f"process {self._peer.pid} is inside a session")
+            await self._frames()
+        except PeerError as e:
+            log.warning("refused: %s", e)
+            self._refuse(str(e), COULD_NOT_START)
+        except (Malformed, FrameError) as e:
+            log.warning("closed: %s", e)
+            if not self._session:
+                self._refuse(f"malformed: {e}", COULD_NOT_START)
+        except (Refused, SnapshotRefused) as e:
+            log.warning("refused: %s", e)
+            if not self._session:
+                self._refuse(str(e), USAGE)
+        except (LedgerError, StoreError) as e:
+            if not self._session:
+                self._refuse(str(e), COULD_NOT_START)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            if not self._session:
+                await linger(self._reader, self._writer)
+            self._close()
+
+    def _close(self) -> None:
+        if self._session and self._daemon.connections.get(self._session) == self.send:
+            del self._daemon.connections[self._session]
+            self._daemon.attempt(ev.Lost(self._session))
+        if self._peer is not None:
+            self._peer.close()
+        self._writer.close()
+
+    async def _frames(self) -> None:
+        frames = Reader()
+        while data := await self._reader.read(READ):
+            for frame in frames.feed(data):
+                if not self._session:
+                    self._hello(check(frame, ("hello",)))
+                else:
+                    self._frame(check(frame, ("ask", "cancel", "poke", "end")))
+            await self._writer.drain()
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Queue ``frame``; a supervisor that does not read is dropped, and will connect again."""
+        if self._writer.is_closing():
+            return
+        self._writer.write(encode(frame))
+        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
+            log.warning("session %s does not read; dropped", self._session)
+            self._writer.transport.abort()
+
+    def _refuse(self, text: str, code: int) -> None:
+        self.send({"type": "refused", "error": text, "code": code})
+
+    def _hello(self, hello: dict[str, Any]) -> None:
+        daemon, peer = self._daemon, self._peer
+        assert peer is not None
+        if hello["version"] != VERSION:
+            raise Malformed(f"version {hello['version']} is not {VERSION}; is an old remit running?")
+        if not mark.is_tag(hello["tag"]):
+            raise Malformed("hello: tag is no session mark")
+        for name in ("project", "home", "cwd"):
+            if not hello[name].startswith("/"):
+                raise Malformed(f"hello: {name} must be absolute")
+        known = self._resume(hello, peer) if hello["session"] else self._new(hello, peer)
+        daemon.look_at_policy()
+        base = daemon.policies.snapshot(subject(known.agent, hello))
+        fresh = Session(
+            known.id, known.agent, peer.pid, peer.identity, hello["tag"], hello["project"], tuple(hello["argv"]),
+            known.started, ask=hello["ask"], net_all=base.net_all, hello=_kept(hello),
+        )  # fmt: skip
+        daemon.connections[known.id] = self.send
+        try:
+            # Nothing but the welcome may go first, so what the broker sends waits for it.
+            held: list[dict[str, Any]] = []
+            daemon.connections[known.id] = held.append
+            daemon.apply(ev.Started(fresh, base))
+        except BaseException:
+            daemon.connections.pop(known.id, None)
+            raise
+        self._session = known.id
+        daemon.connections[known.id] = self.send
+        daemon.guard(known.id, os.dup(peer.pidfd))
+        text, revision = daemon.broker.snapshot(known.id)
+        self.send(
+            {
+                "type": "welcome",
+                "session": known.id,
+                "agent": known.agent,
+                "snapshot": text,
+                "revision": revision,
+                "message": "" if hello["session"] else _warnings(fresh),
+            }
+        )
+        for frame in held:
+            self.send(frame)
+        log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
+
+    def _new(self, hello: dict[str, Any], peer: Peer) -> Session:
+        daemon = self._daemon
+        if daemon.by_tag(hello["tag"]) is not None:
+            raise Malformed("hello: this mark is another session's")
+        agent = hello["agent"] or daemon.policies.name_of(hello["exe"], hello["argv"])
+        while (ident := "s" + os.urandom(3).hex()[:5]) in daemon.broker.state.sessions:
+            pass
+        return Session(
+            ident,
+            agent,
+            peer.pid,
+            peer.identity,
+            hello["tag"],
+            hello["project"],
+            tuple(hello["argv"]),
+            daemon.clock(),
+        )
+
+    def _resume(self, hello: dict[str, Any], peer: Peer) -> Session:
+        known = self._daemon.broker.state.sessions.get(hello["session"])
+        if known is None or not known.live:
+            raise Refused(0, f"session {hello['session']} is not running")
+        if known.identity != peer.identity or known.tag != hello["tag"]:
+            raise PeerError(f"process {peer.pid} is not the supervisor of session {known.id}")
+        return known
+
+    def _frame(self, frame: dict[str, Any]) -> None:
+        daemon, session = self._daemon, self._session
+        assert self._peer is not None
+        if not self._peer.alive():
+            raise PeerError("the supervisor has ended")
+        match frame["type"]:
+            case "ask":
+                fields: dict[str, Any] = {
+                    n: tuple(v) if isinstance(v := frame[n], list) else v for n in _ASK
+                }
+                try:
+                    daemon.apply(ev.Ask(session, **fields))
+                except (Refused, LedgerError, StoreError) as e:
+                    # What cannot be asked or recorded is denied.
+                    log.warning("session %s: ask %d: %s", session, frame["seq"], e)
+                    self.send(
+                        {
+                            "type": "answer",
+                            "seq": frame["seq"],
+                            "verdict": "deny",
+                            "prompt": "",
+                            "message": str(e),
+                        }
+                    )
+            case "cancel":
+                if frame["why"] not in ("gone", "expired"):
+                    raise Malformed(f"cancel: no reason {frame['why']!r}")
+                daemon.attempt(ev.Cancel(session, frame["seq"], frame["why"]))
+            case "poke":
+                daemon.poke(session)
+            case "end":
+                daemon.connections.pop(session, None)
+                daemon.finish(session, frame["status"])
+
+
+def _socket(writer: asyncio.StreamWriter) -> socket.socket:
+    found: socket.socket = writer.get_extra_info("socket")
+    return found
+
+
+def _kept(hello: dict[str, Any]) -> dict[str, Any]:
+    return {name: hello[name] for name in _HELLO if name != "session"}
+
+
+def _warnings(session: Session) -> str:
+    lines = []
+    if session.net_all:
+        lines.append("WARNING: the network is unmediated for this session")
+    if session.ask == "allow-once":
+        lines.append(
+            "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"
+        )
+    if os.path.realpath(session.project) == os.path.realpath(session.hello["home"]):
+        lines.append("WARNING: the project is your whole home directory; use --project or change into one")
+    return "\n".join(lines)

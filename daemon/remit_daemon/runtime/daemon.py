@@ -1,0 +1,390 @@
+"""remitd's inside: one object that joins the broker, the store, the ledger, the policy and the connections.
+
+All of it runs on the event loop's one thread and an event is carried out without a pause: decided by the broker, recorded in
+the ledger, stored, and only then sent. When recording fails, the event has not happened and what was held is denied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from remit_daemon.broker import events as ev
+from remit_daemon.broker.core import Broker, Refused
+from remit_daemon.broker.records import Session
+from remit_daemon.ledger.queries import Filter
+from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
+from remit_daemon.peers import mark
+from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
+from remit_daemon.runtime.store import Memory, StoreError
+from remit_daemon.wire.paths import Paths
+from remit_policy.engine import Engine
+
+log = logging.getLogger("remitd")
+
+POLL = 0.5  # seconds between looks at the policy files while somebody is there
+INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
+INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
+STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
+IDLE_TICK = 60.0
+
+Sender = Callable[[dict[str, Any]], None]
+Watcher = Callable[[str, dict[str, Any]], None]
+
+
+class Daemon:
+    """See the module's text. ``clock`` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        memory: Memory,
+        ledger: Ledger,
+        policies: Policies,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.paths = paths
+        self.memory = memory
+        self.ledger = ledger
+        self.policies = policies
+        self.clock = clock
+        self.started = clock()
+        self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
+        self.broker.load(*memory.load())
+        state = self.broker.state
+        state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
+        state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
+        self.connections: dict[str, Sender] = {}
+        self.watchers: set[Watcher] = set()
+        self._pidfds: dict[str, int] = {}
+        self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
+        self._published = ledger.size()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    def live(self) -> list[Session]:
+        """Return the sessions that have not ended."""
+        return [s for s in self.broker.state.sessions.values() if s.live]
+
+    def by_tag(self, tag: int) -> Session | None:
+        """Return the live session that carries ``tag``."""
+        return next((s for s in self.live() if tag and s.tag == tag), None)
+
+    def by_peer(self, pid: int) -> Session | None:
+        """Return the live session that a peer of agent.sock speaks for.
+
+        A session's connects are made by its supervisor, on the agent's socket, and the kernel names who connected.
+        """
+        made = next((s for s in self.live() if s.pid == pid), None)
+        return made or self.by_tag(session_tag(pid))
+
+    def supervisors(self) -> set[int]:
+        """Return the pids of running supervisors."""
+        return {s.pid for s in self.live()}
+
+    def journal(self, session: str) -> str:
+        """Return where the session's supervisor writes its journal."""
+        return f"{self.paths.spool}/{session}.journal"
+
+    def adopt(self) -> None:
+        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
+        for session in self.live():
+            pidfd = hold(session.pid, session.identity)
+            if pidfd is None:
+                log.info("session %s: its supervisor is gone", session.id)
+                self.finish(session.id, None)
+                continue
+            try:
+                self.broker.state.bases[session.id] = self.policies.snapshot(subject_of(session))
+            except SnapshotRefused as e:
+                log.warning("session %s: %s", session.id, e)
+            self.guard(session.id, pidfd)
+
+    def guard(self, session: str, pidfd: int) -> None:
+        """Watch a supervisor by ``pidfd`` (taken over): when it ends without a word, so does its session."""
+        old = self._pidfds.pop(session, None)
+        loop = asyncio.get_running_loop()
+        if old is not None:
+            loop.remove_reader(old)
+            os.close(old)
+        self._pidfds[session] = pidfd
+        loop.add_reader(pidfd, self._died, session)
+
+    def _died(self, session: str) -> None:
+        log.info("session %s: its supervisor ended", session)
+        self.finish(session, None)
+
+    def _unguard(self, session: str) -> None:
+        pidfd = self._pidfds.pop(session, None)
+        if pidfd is not None:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
+    def supervisor_alive(self, session: str) -> bool:
+        """Tell whether the supervisor of ``session`` is known to run."""
+        pidfd = self._pidfds.get(session)
+        return pidfd is not None and alive(pidfd)
+
+    def finish(self, session: str, status: int | None) -> None:
+        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded."""
+        self._unguard(session)
+        self.spawn(self._finish(session, status))
+
+    async def _finish(self, ident: str, status: int | None) -> None:
+        session = self.broker.state.sessions.get(ident)
+        if session is None or not session.live:
+            return
+        if not await asyncio.to_thread(mark.kill_tree, session.tag):
+            log.error("session %s: some of its processes do not end", ident)
+        if not self.broker.state.sessions[ident].live:
+            return  # it ended while the tree was killed
+        self.ingest(ident)
+        self.attempt(ev.Ended(ident, status))
+        try:
+            self.ledger.forget(SessionInfo(ident, session.agent), self.journal(ident))
+        except (LedgerError, OSError) as e:
+            log.error("session %s: its journal stays: %s", ident, e)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run ``coroutine`` beside us; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if not done.cancelled() and done.exception() is not None:
+                log.error("internal error", exc_info=done.exception())
+
+        task.add_done_callback(ended)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def apply(self, event: ev.Event) -> dict[str, Any]:
+        """Carry ``event`` out and return the broker's reply. Raises Refused, LedgerError or StoreError: nothing happened then."""
+        commands = self.broker.handle(event, self.clock())
+        entries = [c.entry for c in commands if isinstance(c, ev.Record)]
+        changes = [c for c in commands if isinstance(c, (ev.Store, ev.Drop))]
+        try:
+            if entries:
+                sync = any(c.sync for c in commands if isinstance(c, ev.Record))
+                self.ledger.append(entries, sync=sync)
+            if changes:
+                self.memory.keep(changes)
+        except (LedgerError, StoreError, ValueError) as e:
+            self.broker.undo()
+            log.error("%s is not carried out: %s", type(event).__name__.lower(), e)
+            if entries and isinstance(e, StoreError):
+                self._correct(str(e))
+            if isinstance(e, ValueError):
+                raise LedgerError(str(e)) from None
+            raise
+        reply: dict[str, Any] = {}
+        for command in commands:
+            match command:
+                case ev.Send():
+                    self._send(command.session, command.frame)
+                case ev.Notify():
+                    self.notify(command.method, command.params)
+                case ev.EndTree():
+                    self.spawn(self._end_tree(command.session, command.tag))
+                case ev.Reply():
+                    reply = command.result
+                case _:
+                    pass
+        if entries:
+            self.publish()
+        self._wake.set()
+        return reply
+
+    def attempt(self, event: ev.Event) -> bool:
+        """``apply`` where nobody waits for the result; a failure is logged. Returns whether it happened."""
+        try:
+            self.apply(event)
+        except (Refused, LedgerError, StoreError) as e:
+            log.warning("%s: %s", type(event).__name__.lower(), e)
+            return False
+        return True
+
+    def _correct(self, why: str) -> None:
+        entry = {
+            "actor": "remit",
+            "op": "answer",
+            "outcome": "failed",
+            "note": f"the row before did not happen: {why}",
+        }
+        try:
+            self.ledger.append([entry], sync=True)
+        except LedgerError as e:
+            log.error("%s", e)
+
+    def _send(self, session: str, frame: dict[str, Any]) -> None:
+        sender = self.connections.get(session)
+        if sender is not None:
+            sender(frame)
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Tell every watcher."""
+        for watcher in list(self.watchers):
+            watcher(method, params)
+
+    async def _end_tree(self, session: str, tag: int) -> None:
+        if session in self.connections:
+            await asyncio.sleep(STOP_PATIENCE)
+        found = self.broker.state.sessions.get(session)
+        if found is not None and found.live:
+            await asyncio.to_thread(mark.kill_tree, tag)
+
+    def wake(self) -> None:
+        """Have ``run`` look at the time again."""
+        self._wake.set()
+
+    # -- the ledger --------------------------------------------------------------------------------
+
+    def poke(self, session: str) -> None:
+        """A journal has grown: read it now, and go on until it is quiet."""
+        self.ingest(session)
+        self._busy[session] = time.monotonic() + INGEST_QUIET
+        self._wake.set()
+
+    def ingest(self, session: str) -> int:
+        """Read on in a session's journal; return how many records came."""
+        known = self.broker.state.sessions.get(session)
+        if known is None:
+            return 0
+        try:
+            n = self.ledger.ingest(SessionInfo(session, known.agent), self.journal(session))
+        except (LedgerError, OSError) as e:
+            log.error("session %s: its journal cannot be read: %s", session, e)
+            return 0
+        if n:
+            self.publish()
+        return n
+
+    def ingest_all(self) -> None:
+        """Read on in every live session's journal."""
+        for session in self.live():
+            self.ingest(session.id)
+
+    def publish(self) -> None:
+        """Tell watchers of new rows, and count the uses of grants."""
+        uses: dict[str, tuple[int, float]] = {}
+        end = self.ledger.size()
+        while self._published < end:
+            entries = self.ledger.query(Filter(after=self._published, limit=1000))
+            for entry in entries:
+                if entry["rule"].startswith("grant:") and entry["actor"] == "agent":
+                    n, at = uses.get(entry["rule"][6:], (0, 0.0))
+                    uses[entry["rule"][6:]] = (n + 1, max(at, entry["time"]))
+                self.notify("entry", entry)
+            self._published = entries[-1]["seq"] if len(entries) == 1000 else end
+        for ident, (n, at) in uses.items():
+            self.attempt(ev.Used(ident, n, at))
+
+    # -- the policy --------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the policy files again and give every live session its new snapshot."""
+        self.policies.reload()
+        problems = self.policies.problems()
+        for p in problems:
+            log.warning("policy %s:%s:%s: %s", p["file"], p["line"], p["column"], p["message"])
+        note = f"{len(problems)} problems; the last good policy stays in force" if problems else ""
+        try:
+            self.ledger.append(
+                [
+                    {
+                        "actor": "remit",
+                        "op": "reload",
+                        "outcome": "failed" if problems else "ok",
+                        "note": note,
+                    }
+                ]
+            )
+        except LedgerError as e:
+            log.error("%s", e)
+        self.refresh()
+
+    def look_at_policy(self) -> None:
+        """Reload when a policy file changed."""
+        if self.policies.changed(self._policy_files()):
+            self.reload()
+
+    def refresh(self) -> None:
+        """Make every live session's snapshot anew and push those that changed."""
+        bases = {}
+        for session in self.live():
+            try:
+                bases[session.id] = self.policies.snapshot(subject_of(session))
+            except SnapshotRefused as e:
+                log.warning("session %s keeps its policy: %s", session.id, e)
+        if bases:
+            self.attempt(ev.PolicyChanged(bases))
+
+    def _policy_files(self) -> tuple[str, ...]:
+        files: set[str] = set()
+        for session in self.live():
+            subject = subject_of(session)
+            files.update(subject.files)
+            files.add(f"{subject.project}/.remit.toml")
+        return tuple(sorted(files))
+
+    # -- time --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Do what time brings: missed prompts, grants that end, journals, changed policy files, checkpoints."""
+        looked = 0.0
+        while True:
+            self._wake.clear()
+            now = self.clock()
+            if self.broker.next_deadline() <= now or now - looked > IDLE_TICK:
+                self.attempt(ev.Tick())
+            steady = time.monotonic()
+            for session, until in list(self._busy.items()):
+                if self.ingest(session):
+                    self._busy[session] = steady + INGEST_QUIET
+                elif steady >= until:
+                    del self._busy[session]
+            watched = bool(self.watchers or self.live())
+            if abs(now - looked) >= POLL:
+                looked = now
+                if watched:
+                    self.look_at_policy()
+                try:
+                    self.ledger.tick()
+                except LedgerError as e:
+                    log.error("%s", e)
+            wait = min(
+                IDLE_TICK,
+                POLL if watched else IDLE_TICK,
+                max(0.01, self.broker.next_deadline() - self.clock()),
+            )
+            if self._busy:
+                wait = min(wait, INGEST_EVERY)
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait if math.isfinite(wait) else None)
+            except TimeoutError:
+                pass
+            if self._busy:
+                await asyncio.sleep(INGEST_EVERY)
+
+    async def close(self) -> None:
+        """Let go of everything; sessions go on under their snapshots."""
+        self.ingest_all()
+        for session in list(self._pidfds):
+            self._unguard(session)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            self.ledger.close()
+        except LedgerError as e:
+            log.error("%s", e)
+        self.memory.close()

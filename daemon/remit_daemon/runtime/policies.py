@@ -1,0 +1,240 @@
+"""The policy files as the daemon uses them: loaded, watched, and made into a session's snapshot.
+
+Watching is comparing times and sizes: the files are few, and it is done only while somebody is there to notice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from remit_daemon.broker.records import Session
+from remit_daemon.runtime.store import Memory
+from remit_daemon.wire.paths import Paths
+from remit_policy.document import PolicyError
+from remit_policy.layers import PolicyDirs, PolicySet, load
+from remit_policy.match import escape
+from remit_policy.model import DENY, FILE_OPS, GUARD, Rule, Snapshot
+
+PROJECT_FILE = ".remit.toml"
+MAX_PROJECT_FILE = 1 << 20  # bytes; a policy of this size is a fault
+_WRITING = ("write", "create", "delete", "metadata")
+
+
+class SnapshotRefused(Exception):
+    """No snapshot can be made for a session; the text says which file is at fault, ``problems`` where."""
+
+    def __init__(self, text: str, problems: list[dict[str, Any]]) -> None:
+        super().__init__(text)
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a snapshot is for: what a supervisor's hello says of its agent."""
+
+    agent: str
+    exe: str
+    sha256: str
+    project: str
+    home: str
+    tmpdir: str
+    hold: int
+    files: tuple[str, ...] = ()
+    launch: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def problem_view(problem: object) -> dict[str, Any]:
+    """Return a policy problem as ``status`` shows it."""
+    return {
+        "file": str(getattr(problem, "file", "")),
+        "line": getattr(problem, "line", None) or 0,
+        "column": getattr(problem, "column", None) or 0,
+        "message": str(getattr(problem, "message", "") or problem),
+    }
+
+
+def digest_of(directory: str) -> str:
+    """Return the SHA-256 of the project file in ``directory``, "" when there is none that can be read."""
+    try:
+        fd = os.open(
+            os.path.join(directory, PROJECT_FILE),
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
+        )
+    except OSError:
+        return ""
+    with open(fd, "rb") as f:
+        try:
+            data = f.read(MAX_PROJECT_FILE + 1)
+        except OSError:
+            return ""
+    return "" if len(data) > MAX_PROJECT_FILE else hashlib.sha256(data).hexdigest()
+
+
+def guard_rules(paths: Paths) -> list[Rule]:
+    """Return the rules that close remit's own places to every agent, whatever a policy says."""
+    rules: list[Rule] = []
+
+    def close(pattern: str, ops: tuple[str, ...], excepts: tuple[str, ...] = ()) -> None:
+        rules.extend(
+            Rule(GUARD, DENY, op, pattern, excepts=excepts, source="remit: its own files") for op in ops
+        )
+
+    for place in (paths.config, paths.state):
+        close(escape(_real(place)) + "/**", FILE_OPS)
+    runtime = _real(paths.runtime)
+    close(escape(runtime) + "/**", FILE_OPS)
+    for name in ("control", "approver"):
+        close(escape(f"{runtime}/{name}.sock"), ("connect",))
+    for place in sorted(code_places()):
+        close(escape(place) + "/**", _WRITING)
+    return rules
+
+
+def code_places() -> set[str]:
+    """Return the directories that remit's code is run from, the virtual environment included."""
+    import remit_daemon
+    import remit_policy
+
+    places = {
+        os.path.dirname(os.path.realpath(m.__file__ or "/nonexistent/x"))
+        for m in (remit_policy, remit_daemon)
+    }
+    if sys.prefix != sys.base_prefix:
+        places.add(os.path.realpath(sys.prefix))
+    return places
+
+
+def import_places() -> set[str]:
+    """Return the directories that running remit's code reads: those it lies in, which an import lists."""
+    places = code_places()
+    tui = importlib.util.find_spec("remit_tui")
+    if tui is not None and tui.origin:
+        places.add(os.path.dirname(os.path.realpath(tui.origin)))
+    return places | {os.path.dirname(p) for p in places if os.path.basename(p).startswith("remit_")}
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def policy_dirs(paths: Paths) -> PolicyDirs:
+    """Return where policy files are: the administrator's and this user's."""
+    return PolicyDirs(admin="/etc/remit/policy.d", user=paths.config + "/policy.d")
+
+
+class Policies:
+    """The policy in force. ``set`` is the last good one; ``problems`` what is wrong with the files as they are."""
+
+    def __init__(self, paths: Paths, memory: Memory, dirs: PolicyDirs) -> None:
+        self._paths = paths
+        self._memory = memory
+        self.dirs = dirs
+        self.guard = guard_rules(paths)
+        self.set: PolicySet = load(dirs, None)
+        self._seen = self._look(())
+
+    def reload(self) -> None:
+        """Read the files again; what is broken leaves the last good policy in force."""
+        self.set = load(self.dirs, self.set)
+
+    def changed(self, extra: tuple[str, ...]) -> bool:
+        """Tell whether a policy file, or one of ``extra``, is not as it was at the last call."""
+        seen = self._look(extra)
+        known, self._seen = self._seen, seen
+        # A file that is watched from now on is no change.
+        return (
+            any(known.get(k, v) != v for k, v in seen.items())
+            or any(k not in seen and k not in extra and not k.endswith(PROJECT_FILE) for k in known)
+            or any(k not in known and k not in extra for k in seen)
+        )
+
+    def _look(self, extra: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for folder in self._folders():
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                continue
+            for name in names:
+                if name.endswith(".toml"):
+                    found[f"{folder}/{name}"] = _stamp(f"{folder}/{name}")
+        for path in extra:
+            found[path] = _stamp(path)
+        return found
+
+    def _folders(self) -> list[str]:
+        return [str(d) for d in (self.dirs.admin, self.dirs.user) if d]
+
+    def name_of(self, exe: str, argv: list[str]) -> str:
+        """Return the agent's name by the policy, or the program's when none matches."""
+        return self.set.name(exe, argv)
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Return what is wrong with the policy files, as ``status`` shows it."""
+        return [problem_view(p) for p in self.set.problems]
+
+    def snapshot(self, subject: Subject) -> Snapshot:
+        """Return the snapshot for ``subject``, without grants. Raises SnapshotRefused."""
+        project_file = None
+        trusted = self._memory.trusted(subject.project)
+        if trusted and digest_of(subject.project) == trusted:
+            project_file = os.path.join(subject.project, PROJECT_FILE)
+        try:
+            made = self.set.snapshot(
+                subject.agent,
+                subject.exe,
+                subject.sha256,
+                subject.variables,
+                extra_files=list(subject.files),
+                project_file=project_file,
+                # An agent may ask remit what it was denied, so it may run the command.
+                launch_dirs=[*subject.launch, *sorted(import_places())],
+                guard=self.guard,
+            )
+        except PolicyError as e:
+            problems = [problem_view(p) for p in e.problems]
+            first = problems[0] if problems else {"file": "", "line": 0, "message": str(e)}
+            raise SnapshotRefused(
+                f"{first['file']}:{first['line']}: {first['message']}", problems
+            ) from None
+        if project_file is not None and digest_of(subject.project) != trusted:
+            raise SnapshotRefused(f"{project_file} changed while it was read", [])
+        if subject.hold > 0:
+            made.hold = subject.hold / 1000
+        return made
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        st = os.stat(path)
+    except OSError:
+        return ()
+    return (st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def subject_of(session: Session) -> Subject:
+    """Return whom ``session``'s snapshot is for, from what its supervisor said."""
+    h = session.hello
+    return subject(session.agent, h)
+
+
+def subject(agent: str, hello: dict[str, Any]) -> Subject:
+    """Return the subject that ``hello`` describes, under the name ``agent``."""
+    variables = {"HOME": hello["home"], "PROJECT": hello["project"], "CWD": hello["cwd"]}
+    # Never the shared /tmp: what is below this is the session's own, all of it.
+    variables["TMPDIR"] = hello["tmpdir"] or "/nonexistent"
+    variables["XDG_CONFIG_HOME"] = os.environ.get("XDG_CONFIG_HOME") or hello["home"] + "/.config"
+    variables["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or hello["home"] + "/.cache"
+    variables["XDG_DATA_HOME"] = os.environ.get("XDG_DATA_HOME") or hello["home"] + "/.local/share"
+    variables["XDG_STATE_HOME"] = os.environ.get("XDG_STATE_HOME") or hello["home"] + "/.local/state"
+    variables["XDG_RUNTIME_DIR"] = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return Subject(
+        agent, hello["exe"], hello["sha256"], hello["project"], hello["home"], hello["tmpdir"], hello["hold"],
+        tuple(hello["policy"]), tuple(hello["launch"]), variables,
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""The supervisor's end of the journal: every act is written before its effect, or there is none."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from remit_daemon.wire import journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remit_daemon.supervisor.target import Process, Targets
+
+_POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
+_COUNT_EVERY = 30.0  # seconds between counts of static reads
+_MAX_ARGV = 200_000  # characters of an exec's arguments that are kept
+_MAX_SEEN = 50_000  # first reads remembered; beyond, they are recorded again rather than missed
+
+
+class JournalFailed(OSError):
+    """The journal did not take a record: the act must not happen."""
+
+
+class Journal:
+    """One session's journal, open for appending."""
+
+    def __init__(self, path: str, targets: Targets, poke: Callable[[], None]) -> None:
+        self._fd = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        self._targets = targets
+        self._poke = poke
+        self._poked = 0.0
+        self._counted = time.monotonic()
+        self._seq = 0
+        self._seen: set[int] = set()  # hashes, keyed anew in each process: nobody can make one collide
+        self.static_reads = 0
+
+    def _write(self, fields: list[str]) -> None:
+        raw = journal.pack(fields)
+        try:
+            if os.write(self._fd, raw) != len(raw):
+                raise OSError("short write")
+        except OSError as e:
+            raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
+        now = time.monotonic()
+        if now - self._poked > _POKE_EVERY:
+            self._poked = now
+            self._poke()
+
+    def act(
+        self,
+        op: str,
+        verdict: str,
+        outcome: str,
+        process: Process | None,
+        path: str,
+        *,
+        path2: str = "",
+        rule: str = "",
+        prompt: str = "",
+        note: str = "",
+        sha256: str = "",
+        exe: str | None = None,
+        argv: list[str] | None = None,
+    ) -> int:
+        """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
+        self._seq += 1
+        if exe is None:
+            exe = self._targets.exe(process) if process else ""
+        fields = [
+            "act",
+            str(self._seq),
+            str(time.time_ns()),
+            op,
+            verdict,
+            outcome,
+            str(process.tgid) if process else "0",
+            process.inode if process else "",
+            exe,
+            sha256,
+            path,
+            path2,
+            rule,
+            prompt,
+            note,
+        ]
+        if argv:
+            room = _MAX_ARGV
+            for argument in argv:
+                room -= len(argument) + 1
+                if room < 0:
+                    fields.append("…")
+                    break
+                fields.append(argument)
+        self._write(fields)
+        if self.static_reads and time.monotonic() - self._counted > _COUNT_EVERY:
+            self.count()
+        return self._seq
+
+    def done(self, seq: int, outcome: str) -> None:
+        """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
+        try:
+            self._write(["done", str(seq), str(time.time_ns()), outcome])
+        except JournalFailed:
+            pass
+
+    def count(self) -> None:
+        """Append how many static reads there were since the last count."""
+        self._counted = time.monotonic()
+        if self.static_reads:
+            self._seq += 1
+            number, self.static_reads = self.static_reads, 0
+            self._write(["count", str(self._seq), str(time.time_ns()), "read", str(number)])
+
+    def first_read(self, op: str, path: str) -> bool:
+        """Say whether this is the session's first such access to ``path``, and remember it."""
+        key = hash((op, path))
+        if key in self._seen:
+            return False
+        if len(self._seen) >= _MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(key)
+        return True
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk."""
+        os.fdatasync(self._fd)

@@ -1,0 +1,202 @@
+"""One session, from remitd's welcome to the agent's end.
+
+``run`` says hello and imports this module while remitd makes the snapshot.
+"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import os
+import sys
+import time
+
+from remit_daemon.kernel import bpf
+from remit_daemon.kernel.syscalls import NATIVE
+from remit_daemon.supervisor import jobs, launch
+from remit_daemon.supervisor.authority import Authority
+from remit_daemon.supervisor.metadata import Metadata
+from remit_daemon.supervisor.mounts import slow_mounts
+from remit_daemon.supervisor.names import Names
+from remit_daemon.supervisor.opens import Opens
+from remit_daemon.supervisor.programs import Programs
+from remit_daemon.supervisor.record import Journal
+from remit_daemon.supervisor.resolve import Resolver
+from remit_daemon.supervisor.session import Session
+from remit_daemon.supervisor.sockets import Others, Sockets
+from remit_daemon.supervisor.target import Targets
+from remit_policy import model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import resource
+    from typing import Any
+
+    from remit_daemon.supervisor.hashes import Hashes
+    from remit_daemon.supervisor.upcall import Upcall
+    from remit_daemon.wire.paths import Paths
+else:
+    import resource
+
+_FILES_WANTED = 65536
+
+
+class Start:
+    """What ``run`` has found and made: the program, its environment, the session's directory, mark and warden."""
+
+    def __init__(
+        self,
+        here: Paths,
+        hello: dict[str, Any],
+        program: str,
+        env: dict[str, str],
+        hashes: Hashes,
+        kept: int,
+    ) -> None:
+        self.here = here
+        self.hello = hello
+        self.program = program
+        self.env = env
+        self.hashes = hashes
+        self.kept = kept  # closing it tells the warden that all is over
+
+
+def serve(start: Start, line: Upcall) -> int:
+    """Start the agent and mediate it. Ends the process as the agent ended; returns only by raising.
+
+    Raises upcall.Refused, upcall.Unreachable, launch.LaunchError, landlock.LandlockError, before anything runs.
+    """
+    here, hello, program = start.here, start.hello, start.program
+    tag, tmpdir = hello["tag"], hello["tmpdir"]
+    welcome = line.hear()
+    if welcome["message"]:
+        sys.stderr.write(f"remit: {welcome['message']}\n")
+    authority = Authority(model.loads(welcome["snapshot"]))
+    ruleset = authority.build_ruleset()
+    snapshot = authority.snapshot
+    blob = bpf.build(
+        reads_fixed=snapshot.reads == "fixed",
+        net_all=snapshot.net_all,
+        also=frozenset({"umask", "listen"}),
+    )
+    targets = Targets(tag)
+    resolver = Resolver(targets)
+    journal = Journal(f"{here.spool}/{welcome['session']}.journal", targets, line.poke)
+    opens = Opens(authority, resolver, targets, journal)
+    opens.slow_mounts = slow_mounts()
+    session = Session(welcome["session"], authority, journal, targets, line, hello, hello["hold"] / 1000)
+    session.revision = welcome["revision"]
+    session.static_changed = opens.forget
+    _register(session, authority, resolver, targets, journal, opens, start.hashes, tmpdir, here.agent)
+
+    mask = jobs.block()
+    launch.become_subreaper()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    child = launch.start(
+        program,
+        hello["argv"],
+        launch.environment(start.env, tmpdir, session.id, welcome["agent"], here.agent),
+        ruleset,
+        blob,
+        tag,
+        mask,
+        True,
+    )
+    ruleset.close()
+    # For ourselves, after the fork: pinned objects of held calls take descriptors.
+    wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, _FILES_WANTED)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    os.umask(0o077)
+
+    def finish(status: int) -> None:
+        with session.lock:
+            session.ended(status)
+        launch.remove_tree(tmpdir)
+        os.close(start.kept)
+        code = child.exec_error()
+        if code and status == 126:
+            sys.stderr.write(f"remit: cannot run {program}: {os.strerror(code)}\n")
+            os._exit(127 if code == 2 else 126)
+        jobs.end_like(status)
+
+    waiting = jobs.Jobs(child.pid, tag, finish)
+
+    def command(kind: str) -> None:
+        if kind == "stop":
+            _thread.start_new_thread(waiting.end_tree, ())
+        else:
+            from signal import SIGCONT, SIGSTOP
+
+            waiting.signal_tree(SIGSTOP if kind == "pause" else SIGCONT)
+
+    session.on_command = command
+    _thread.start_new_thread(line.serve, (session,))
+    _thread.start_new_thread(waiting.serve, ())
+    gc.freeze()
+    _listen(child.listener, True)
+    child.go()
+    session.serve(child.listener)
+    while True:  # the last process is gone; the jobs thread ends us as the agent ended
+        time.sleep(1)
+
+
+def _listen(listener: int, sync: bool) -> None:
+    """Have the target woken on our processor (Linux 6.6; without it each answer costs a wake-up elsewhere)."""
+    import fcntl
+
+    from remit_daemon.kernel import calls
+
+    if sync:
+        try:
+            fcntl.ioctl(listener, calls.SET_FLAGS, calls.SYNC_WAKE_UP)
+        except OSError:
+            pass
+
+
+def _register(
+    session: Session,
+    authority: Authority,
+    resolver: Resolver,
+    targets: Targets,
+    journal: Journal,
+    opens: Opens,
+    hashes: Hashes,
+    tmpdir: str,
+    agent_socket: str,
+) -> None:
+    names = Names(authority, resolver, targets, opens.forget)
+    metadata = Metadata(resolver)
+    programs = Programs(resolver, targets, hashes)
+    sockets = Sockets(authority, resolver, targets, journal, tmpdir, agent_socket)
+    others = Others(targets)
+    for holder, served in (
+        (opens, "open openat openat2 creat"),
+        (
+            names,
+            "mkdir mkdirat mknod mknodat symlink symlinkat link linkat unlink unlinkat rmdir rename renameat renameat2",
+        ),
+        (
+            metadata,
+            "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat"
+            " setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat"
+            " file_setattr truncate",
+        ),
+        (programs, "execve execveat"),
+        (sockets, "socket connect bind listen sendto"),
+        (others, "umask"),
+    ):
+        session.register({name: getattr(holder, name) for name in served.split()}, NATIVE)
+    session.fast[NATIVE["openat"]] = opens.fast_openat
+    session.register(
+        {
+            "socketpair": sockets.socket,
+            "prlimit64": others.on_pid,
+            "sched_setaffinity": others.on_pid,
+            "sched_setscheduler": others.on_pid,
+            "sched_setparam": others.on_pid,
+            "sched_setattr": others.on_pid,
+            "setpriority": others.on_which,
+            "ioprio_set": others.on_which,
+        },
+        NATIVE,
+    )

@@ -1,0 +1,503 @@
+"""The supervisor of one session: its loop, its holds, its end.
+
+    RECV -> handler -> Act -> decide -> (hold -> answer) -> journal -> effect -> journal
+
+One thread receives and decides. Two more wait and cost nothing: one for remitd's frames (``upcall``), one for signals
+and children (``jobs``). A call that must wait for others (a FIFO, a slow file system, the hash of a big program) gets a
+thread for as long as it waits. All of them act under ``lock``. Any error on the way is a refusal; nothing but a
+decided ``allow`` ever continues.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import fcntl
+import os
+import time
+
+from remit_daemon.kernel import calls
+from remit_daemon.supervisor.act import CONTINUE, Act, Again, Beside, Descriptor, Note
+from remit_daemon.supervisor.record import JournalFailed
+from remit_daemon.supervisor.resolve import Pin, Place, real_path
+from remit_daemon.supervisor.target import comm
+from remit_policy import model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from remit_daemon.supervisor.act import Effect
+    from remit_daemon.supervisor.authority import Authority
+    from remit_daemon.supervisor.record import Journal
+    from remit_daemon.supervisor.target import Targets
+    from remit_daemon.supervisor.upcall import Upcall
+    from remit_policy.model import Decision
+
+    Handler = Callable[[Note], Act | Effect]
+
+_MAX_HELD = 1024  # held calls at once; more are refused, so a flood cannot make us keep its objects
+_MAX_WORKERS = 128  # calls that wait in threads at once; more are refused with EAGAIN
+_MAX_AGAIN = 8  # how often a call is looked at anew before it is refused
+_LOOK_AT_TARGETS = 1.0  # seconds between checks that the targets of holds still wait
+_QUIET = ("read", "list")  # recorded at their first use only
+
+
+class Hold:
+    """An operation that waits for the person."""
+
+    __slots__ = ("act", "asked", "deadline", "decision", "note", "ops", "process", "prompt", "seq")
+
+    def __init__(
+        self, seq: int, note: Note, act: Act, decision: Decision, ops: list[str], deadline: float
+    ) -> None:
+        self.seq = seq
+        self.note = note
+        self.act = act
+        self.decision = decision
+        self.ops = ops
+        self.deadline = deadline
+        self.prompt = ""
+
+
+class Session:
+    """The mediation of one agent's tree."""
+
+    def __init__(
+        self,
+        id: str,
+        authority: Authority,
+        journal: Journal,
+        targets: Targets,
+        upcall: Upcall,
+        hello: dict[str, Any],
+        hold: float,
+    ) -> None:
+        self.id = id
+        self.authority = authority
+        self.journal = journal
+        self.targets = targets
+        self.lock = _thread.allocate_lock()
+        self.listener = -1
+        self.finished = False
+        self.on_command: Callable[[str], None] = lambda command: None
+        self.revision = 0
+        self.static_changed: Callable[[], None] = lambda: None
+        # By number: may this call simply go on? Asked without the lock, with (id, thread, the notification's fields).
+        self.fast: dict[int, Callable[[int, int, tuple[int, ...]], bool]] = {}
+        self._upcall = upcall
+        self._hello = hello
+        self._hold = hold
+        self._handlers: dict[int, tuple[str, Handler]] = {}
+        self._held: dict[int, Hold] = {}
+        self._workers = 0
+        self._looked = 0.0
+
+    def register(self, handlers: dict[str, Handler], numbers: dict[str, int]) -> None:
+        """Serve the named system calls by these handlers."""
+        for name, handler in handlers.items():
+            if name in numbers:
+                self._handlers[numbers[name]] = (name, handler)
+
+    # The loop.
+
+    def serve(self, listener: int) -> None:
+        """Receive and answer until the last process of the session is gone."""
+        self.listener = listener
+        ioctl, recv, unpack = fcntl.ioctl, calls.RECV, calls.NOTIF.unpack_from
+        buffer, zero = bytearray(calls.NOTIF.size), bytes(calls.NOTIF.size)
+        resp, send = calls.RESP.pack, calls.SEND
+        handlers, lock = self._handlers, self.lock
+        continued, fast = calls.CONTINUE, self.fast
+        while not self.finished:
+            buffer[:] = zero
+            try:
+                ioctl(listener, recv, buffer)
+            except OSError as e:
+                # ENOENT: the target died before we took it, or all are gone. EINTR: a signal.
+                if e.errno in (errno.ENOENT, errno.EINTR):
+                    continue
+                raise
+            fields = unpack(buffer)
+            id, tid, nr = fields[0], fields[1], fields[3]
+            quick = fast.get(nr)
+            if quick is not None and quick(id, tid, fields):
+                try:
+                    ioctl(listener, send, resp(id, 0, 0, continued))
+                except OSError:
+                    pass  # the target died
+                continue
+            known = handlers.get(nr)
+            if known is None:
+                calls.send(listener, id, 0, errno.ENOSYS, 0)
+                continue
+            note = Note(id, tid, known[0], fields[6:])
+            with lock:
+                effect = self._handle(note, known[1])
+                if effect is CONTINUE:
+                    try:
+                        ioctl(listener, send, resp(id, 0, 0, continued))
+                    except OSError:
+                        pass  # the target died
+
+    def _handle(self, note: Note, handler: Handler) -> Effect | None:
+        """Have ``note`` handled; returns CONTINUE for the caller to answer with, None when it was answered or held."""
+        for _ in range(_MAX_AGAIN):
+            try:
+                result = handler(note)
+                if result is CONTINUE:
+                    return CONTINUE
+                if isinstance(result, Act):
+                    self._settle(note, result)
+                else:
+                    self._give(note, result)
+            except Again:
+                continue
+            except Beside as e:
+                self._beside(note, handler, e.work)
+            except OSError as e:
+                self._refuse(note, e.errno or errno.EACCES)
+            except Exception as e:  # any fault of ours is a refusal, and the session goes on
+                self._refuse(note, errno.EACCES)
+                self._fault(note, e)
+            return None
+        self._refuse(note, errno.EAGAIN)
+        return None
+
+    def _fault(self, note: Note, error: BaseException) -> None:
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        at = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"
+        try:
+            self.journal.act(
+                note.name, "deny", "refused", None, "",
+                note=f"internal fault: {type(error).__name__}: {error} at {at}",
+            )  # fmt: skip
+        except JournalFailed:
+            pass
+
+    # Answers.
+
+    def _refuse(self, note: Note, code: int) -> None:
+        calls.send(self.listener, note.id, 0, code, 0)
+
+    def _give(self, note: Note, effect: Effect) -> str:
+        """Make ``effect`` the outcome of the target's call; returns the ledger's word for it."""
+        if effect is CONTINUE:
+            calls.send(self.listener, note.id, 0, 0, calls.CONTINUE)
+            return "passed"
+        if isinstance(effect, Descriptor):
+            try:
+                calls.add_fd_here(self.listener, note.id, note.tid, effect.fd, effect.cloexec)
+            except OSError as e:
+                if e.errno == errno.ENOENT:
+                    return "gone"
+                self._refuse(note, e.errno or errno.EACCES)
+                return errno.errorcode.get(e.errno or 0, "EACCES")
+            finally:
+                os.close(effect.fd)
+            return "ok"
+        assert isinstance(effect, int)
+        calls.send(self.listener, note.id, effect, 0, 0)
+        return "ok"
+
+    # Deciding.
+
+    def _decide(self, act: Act) -> tuple[Decision, list[str]]:
+        """Return the strictest decision over the act's accesses, and which operations ask."""
+        authority = self.authority
+        worst: Decision | None = model.Decision(act.rule.verdict, act.rule) if act.rule else None
+        asking: list[str] = []
+        for op, path in act.accesses:
+            if op == "exec":
+                decision = authority.decide_exec(path, act.argv or [])
+            else:
+                decision = authority.decide(op, path, act.given)
+            if decision.verdict == model.ASK:
+                if authority.in_shared(path) and authority.owns(path):
+                    decision = model.Decision(model.ALLOW, OWN)
+                else:
+                    asking.append(op)
+            if worst is None or decision.verdict > worst.verdict:
+                worst = decision
+        assert worst is not None
+        if act.floor > worst.verdict:
+            worst = model.Decision(act.floor, BELOW)
+            asking = [act.accesses[0][0]] if act.floor == model.ASK else []
+        return worst, asking
+
+    def _settle(self, note: Note, act: Act) -> None:
+        keep = False
+        try:
+            decision, asking = self._decide(act)
+            if decision.verdict == model.ALLOW:
+                keep = self._perform(note, act, decision, "allow", 0)
+            elif decision.verdict == model.ASK:
+                self._keep(note, act, decision, asking)
+                keep = True
+            else:
+                self._deny(note, act, decision)
+        finally:
+            if not keep:
+                act.close()
+
+    def _deny(self, note: Note, act: Act, decision: Decision) -> None:
+        self._refuse(note, errno.EACCES)
+        self._record(note, act, "deny", "refused", decision)
+
+    def _record(
+        self, note: Note, act: Act, verdict: str, outcome: str, decision: Decision, text: str = ""
+    ) -> int:
+        try:
+            process = self.targets.process(note.tid)
+        except OSError:
+            process = None
+        return self.journal.act(
+            act.label, verdict, outcome, process, act.path, path2=act.path2,
+            rule=decision.source, argv=act.argv, sha256=act.sha256, note=text or act.note,
+        )  # fmt: skip
+
+    def _perform(self, note: Note, act: Act, decision: Decision, verdict: str, seq: int) -> bool:
+        """Do an allowed act and answer; True when a worker has taken it over (and will close it)."""
+        if not seq and (act.label not in _QUIET or self.journal.first_read(act.label, act.path)):
+            seq = self._record(note, act, verdict, "pending", decision)
+        if act.slow:
+            if self._workers >= _MAX_WORKERS:
+                raise OSError(errno.EAGAIN, "too many calls wait")
+            self._workers += 1
+            _thread.start_new_thread(self._work, (note, act, seq))
+            return True
+        self._finish(note, act.perform, seq)
+        return False
+
+    def _finish(self, note: Note, perform: Callable[[], Effect], seq: int) -> None:
+        try:
+            effect = perform()
+        except OSError as e:
+            code = e.errno or errno.EACCES
+            self._refuse(note, code)
+            outcome = errno.errorcode.get(code, str(code))
+        except Again:
+            if seq:
+                self.journal.done(seq, "again")
+            raise
+        else:
+            outcome = self._give(note, effect)
+        if seq:
+            self.journal.done(seq, outcome)
+
+    def _work(self, note: Note, act: Act, seq: int) -> None:
+        """Perform beside the loop: only the waiting itself is done without the lock."""
+        done: Effect = errno.EACCES
+        failed = 0
+        try:
+            done = act.perform()
+        except OSError as e:
+            failed = e.errno or errno.EACCES
+        except Again:
+            failed = errno.EAGAIN
+        except BaseException:
+            failed = errno.EACCES
+        with self.lock:
+            self._workers -= 1
+            act.close()
+            if failed:
+                self._refuse(note, failed)
+                outcome = errno.errorcode.get(failed, str(failed))
+            else:
+                outcome = self._give(note, done)
+            if seq:
+                self.journal.done(seq, outcome)
+
+    def _beside(self, note: Note, handler: Handler, work: Callable[[], None]) -> None:
+        """Do ``work`` without the lock, then have the call handled anew."""
+        if self._workers >= _MAX_WORKERS:
+            self._refuse(note, errno.EAGAIN)
+            return
+
+        def run() -> None:
+            failed = 0
+            try:
+                work()
+            except OSError as e:
+                failed = e.errno or errno.EACCES
+            except BaseException:
+                failed = errno.EACCES
+            with self.lock:
+                self._workers -= 1
+                if failed:
+                    self._refuse(note, failed)
+                elif self._handle(note, handler) is CONTINUE:
+                    self._give(note, CONTINUE)
+
+        self._workers += 1
+        _thread.start_new_thread(run, ())
+
+    # Holding.
+
+    def _keep(self, note: Note, act: Act, decision: Decision, asking: list[str]) -> None:
+        if len(self._held) >= _MAX_HELD:
+            raise OSError(errno.EACCES, "too many operations are held")
+        seq = self._record(note, act, "ask", "held", decision)
+        rule = decision.rule
+        seconds = self._hold or (rule.hold if rule and rule.hold else self.authority.snapshot.hold)
+        hold = Hold(seq, note, act, decision, asking, time.monotonic() + seconds)
+        self._held[seq] = hold
+        self._upcall.send(self._ask_frame(hold))
+
+    def _ask_frame(self, hold: Hold) -> dict[str, Any]:
+        note, act = hold.note, hold.act
+        try:
+            process = self.targets.process(note.tid)
+            pid, inode, exe = process.tgid, process.inode, self.targets.exe(process)
+        except OSError:
+            pid, inode, exe = note.tid, "", ""
+        return {
+            "type": "ask",
+            "seq": hold.seq,
+            "ops": list(dict.fromkeys(hold.ops)),
+            "path": act.path,
+            "path2": act.path2,
+            "pid": pid,
+            "proc": inode,
+            "exe": exe,
+            "comm": comm(pid),
+            "argv": act.argv or [],
+            "source": hold.decision.source,
+            "count": 1,
+        }
+
+    def _release(self, hold: Hold, outcome: str) -> None:
+        self._held.pop(hold.seq, None)
+        hold.act.close()
+        self.journal.done(hold.seq, outcome)
+
+    def expire(self, now: float) -> float | None:
+        """End the holds that are over; returns the seconds to the next end, None when nothing is held."""
+        if not self._held:
+            return None
+        look = now - self._looked >= _LOOK_AT_TARGETS
+        if look:
+            self._looked = now
+        for hold in list(self._held.values()):
+            if hold.deadline <= now:
+                self._refuse(hold.note, errno.EACCES)
+                self._release(hold, "expired")
+                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "expired"})
+            elif look and not calls.id_valid(self.listener, hold.note.id):
+                self._release(hold, "gone")
+                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
+        if not self._held:
+            return None
+        return min(_LOOK_AT_TARGETS, max(0.0, min(h.deadline for h in self._held.values()) - now))
+
+    # What remitd says.
+
+    def hello(self) -> dict[str, Any]:
+        """Return the frame that takes the session up again with a new remitd."""
+        return {**self._hello, "session": self.id}
+
+    def held_frames(self) -> list[dict[str, Any]]:
+        """Return the asks that are still held, to be said again."""
+        return [self._ask_frame(h) for h in self._held.values()]
+
+    def received(self, frame: dict[str, Any]) -> None:
+        """Act on a frame of remitd's. Raises KeyError when it lacks a part."""
+        kind = frame["type"]
+        if kind == "snapshot":
+            self._adopt(frame["snapshot"], frame["revision"])
+        elif kind == "answer":
+            self._answered(frame)
+        elif kind == "asked":
+            hold = self._held.get(frame["seq"])
+            if hold is not None:
+                hold.prompt = frame["prompt"]
+        else:
+            self.on_command(kind)
+
+    def _adopt(self, text: str, revision: int) -> None:
+        try:
+            self.authority.adopt(model.loads(text))
+        except Exception as e:
+            self.journal.act("reload", "deny", "refused", None, "", note=f"snapshot not understood: {e}")
+            return
+        self.revision = revision
+        self.static_changed()
+        for hold in list(self._held.values()):
+            # A rule may have come that settles it without an answer.
+            decision, _ = self._decide(hold.act)
+            if decision.verdict == model.ALLOW:
+                self._held.pop(hold.seq)
+                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
+                self._resume(hold)
+            elif decision.verdict == model.DENY:
+                self._refuse(hold.note, errno.EACCES)
+                self._release(hold, "denied")
+                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
+
+    def _answered(self, frame: dict[str, Any]) -> None:
+        hold = self._held.get(frame["seq"])
+        if hold is None:
+            return
+        if frame["verdict"] != "allow":
+            self._refuse(hold.note, errno.EACCES)
+            self._release(hold, "denied")
+            return
+        self._held.pop(hold.seq)
+        self._resume(hold)
+
+    def _resume(self, hold: Hold) -> None:
+        """Do what the person allowed, if it is still what they were asked about."""
+        note, act = hold.note, hold.act
+        keep = False
+        try:
+            if not calls.id_valid(self.listener, note.id):
+                self.journal.done(hold.seq, "gone")
+                return
+            decision, _ = self._decide(act)
+            if decision.verdict == model.DENY:
+                self._refuse(note, errno.EACCES)
+                self.journal.done(hold.seq, "denied")
+            elif not all(_same(thing) for thing in act.held):
+                self.journal.done(hold.seq, "moved")
+                handler = next(h for n, h in self._handlers.values() if n == note.name)
+                if self._handle(note, handler) is CONTINUE:
+                    self._give(note, CONTINUE)
+            else:
+                self.journal.done(hold.seq, "allowed")
+                keep = self._perform(note, act, decision, "allow", 0)
+        except Again:
+            self._refuse(note, errno.EACCES)
+        except OSError as e:
+            self._refuse(note, e.errno or errno.EACCES)
+        finally:
+            if not keep:
+                act.close()
+
+    def ended(self, status: int) -> None:
+        """Record the end and tell remitd. Call it under the lock, once."""
+        self.finished = True
+        try:
+            self.journal.count()
+            self.journal.act("end", "allow", "ok", None, "", note=f"status {status}")
+        except JournalFailed:
+            pass
+        self._upcall.send({"type": "end", "status": status})
+        self._upcall.flush()
+
+
+def _same(thing: object) -> bool:
+    """Say whether a pinned thing still has the path that was decided on."""
+    if isinstance(thing, Pin):
+        return real_path(thing.fd) == thing.path
+    if isinstance(thing, Place):
+        return real_path(thing.parent.fd) == thing.parent.path
+    return True
+
+
+BELOW = model.Rule(
+    model.PACK, model.ASK, "create", "/**", source="built-in: a link that stands for a place with rules"
+)
+OWN = model.Rule(model.PACK, model.ALLOW, "read", "/tmp/**", source="built-in: the session's own")  # noqa: S108

@@ -1,0 +1,39 @@
+"""The control connection: supervisor and remitd, frames of ``wire.frames`` over ``control.sock``.
+
+Every frame is a dict with ``type``. What each side may say, by phase; anything else ends the connection.
+A lost connection loses nothing: the supervisor goes on under its snapshot, connects again, says ``hello`` with
+its ``session`` and asks again what is still held. A session is gone when remitd sees that the supervisor's process is.
+
+supervisor, first
+    hello    version, agent ("" = remitd names it), argv [str], exe, sha256, cwd, project, home, tty (bool),
+             ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
+             tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
+             launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
+remitd, in answer
+    welcome  session, agent, snapshot (text of remit_policy.model), revision (int), message (for the
+             terminal, may be "")
+    refused  error (text), code (exit status)
+
+supervisor, then
+    ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
+             count (how often this very hold was joined)
+    cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
+    poke     the journal has grown
+    end      status (exit status of the agent, -signal when killed by one)
+remitd, then
+    asked    seq, prompt (id, to be shown to whoever waits)
+    answer   seq, verdict ("allow" | "deny"), prompt, message (from the person, may be "")
+    snapshot snapshot, revision: in force from its arrival on; pushed before an answer that relies on it
+    stop     end the agent's tree
+    pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
+    resume
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+
+SUPERVISOR_FIRST = ("hello",)
+SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
+DAEMON_FIRST = ("welcome", "refused")
+DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume")

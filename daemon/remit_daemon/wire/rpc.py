@@ -1,0 +1,50 @@
+"""The approver and agent sockets: JSON-RPC 2.0, one object a line, UTF-8.
+
+``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
+
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}}
+    sessions                              [Session]
+    stop / pause / resume  {session}      {}
+    prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
+    prompt   {id}                         Prompt
+    look     {id, looking: bool}          {}         a person is reading it: its clock stops
+    preview  {id, verdict, for, scope?}   {rule: str, scope: str}   the exact rule that ``answer`` would store
+    answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?}
+                                          {rule: str, grant: id|null, settled: [prompt ids]}
+    grants                                [Grant]
+    revoke   {id} | {agent} | {all: true} {revoked: [ids]}
+    log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
+    log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
+    who      {path} | {pid}               {actor, agent, session, entries: [Entry]}
+    denials  {session?, limit?}           [Entry]
+    trust    {dir, digest}                {}
+    reload                                {errors: [...], revision}
+    watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
+                                          ``entry`` Entry (only with ``log``)
+
+``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
+
+    whoami                                {session, agent, project}
+    denials  {limit?}                     [Entry]  of this session only
+
+Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
+          waiting: int, assurance, enforced: [str]}
+Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
+          created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
+          scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
+Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
+Times are seconds since the epoch (float); ids are text.
+"""
+
+from __future__ import annotations
+
+# JSON-RPC 2.0, section 5.1, and our own.
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = (
+    -32700, -32600, -32601, -32602, -32603,
+)  # fmt: skip
+REFUSED = -32000  # the peer may not call this (inside a session, or not the person's)
+NOT_FOUND = -32001
+CONFLICT = -32002  # already settled
+
+MAX_LINE = 4 << 20

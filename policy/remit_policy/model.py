@@ -1,0 +1,280 @@
+"""The words of a policy decision: operations, verdicts, rules, decisions and the snapshot.
+
+A *snapshot* is all that an enforcement point needs to decide for one agent in one session: roles are
+resolved, variables expanded, layers marked. It is text, one rule a line, so that its digest names it,
+a person can read it, and reading it needs nothing but ``str.split``.
+
+The supervisor imports this module at every ``remit run``, so it imports nothing: ``dataclasses``,
+``typing`` and ``enum`` would triple the start-up time.
+"""
+
+from __future__ import annotations
+
+FILE_OPS = ("read", "write", "create", "delete", "execute", "list", "metadata")
+OPS = (*FILE_OPS, "exec", "connect")
+
+# An operation that no rule of its own matches in a layer is decided by that layer's rules for this one.
+IMPLIED_BY = {"list": "read", "create": "write"}
+
+# Verdicts: what is to be done with a request. The order is severity, so ``max`` is the strictest.
+ALLOW, ASK, DENY = 0, 1, 2
+VERDICTS = ("allow", "ask", "deny")
+
+# Layers: where a rule comes from. GUARD is what no policy can open (remit's own places).
+GUARD, ADMIN, USER, PACK, PROJECT, GRANT = range(6)
+LAYERS = ("guard", "admin", "user", "pack", "project", "grant")
+
+
+class Rule:
+    """One pattern of one policy line, for one operation. Immutable by convention; compared by value.
+
+    ``pattern`` is absolute or floating (``**/x``), variables expanded, braces as written. For ``exec``
+    it names an executable and ``argv`` holds the pattern tokens that its arguments must match.
+    ``excepts`` are patterns that the rule does not cover. ``final`` (on a deny) beats specificity.
+    ``protected`` marks a built-in ask that a broader allow of another layer does not override.
+    ``rate`` is (uses, seconds): at most so many uses in so many seconds; ``window`` is (start, end) in
+    minutes of the local day, end exclusive: a spent rate, or a time outside the window, turns allow
+    into ask. ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
+    person wrote it.
+    """
+
+    __slots__ = (
+        "layer", "verdict", "op", "pattern", "excepts", "argv", "final", "protected",
+        "rate", "window", "hold", "source", "role", "text",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        layer: int,
+        verdict: int,
+        op: str,
+        pattern: str,
+        *,
+        excepts: tuple[str, ...] = (),
+        argv: tuple[str, ...] | None = None,
+        final: bool = False,
+        protected: bool = False,
+        rate: tuple[int, int] | None = None,
+        window: tuple[int, int] | None = None,
+        hold: float | None = None,
+        source: str = "",
+        role: str = "",
+        text: str = "",
+    ) -> None:
+        self.layer = layer
+        self.verdict = verdict
+        self.op = op
+        self.pattern = pattern
+        self.excepts = excepts
+        self.argv = argv
+        self.final = final
+        self.protected = protected
+        self.rate = rate
+        self.window = window
+        self.hold = hold
+        self.source = source
+        self.role = role
+        self.text = text or pattern
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rule) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"<Rule {LAYERS[self.layer]} {VERDICTS[self.verdict]} {self.op} {self.text!r} {self.source}>"
+
+
+class Decision:
+    """The outcome for one request: the verdict, the rule that decided (None: nothing matched, or the
+    default), and all that matched, most relevant first (for ``why``; empty on the fast path)."""
+
+    __slots__ = ("matches", "rule", "verdict")
+
+    def __init__(self, verdict: int, rule: Rule | None, matches: tuple[Rule, ...] = ()) -> None:
+        self.verdict = verdict
+        self.rule = rule
+        self.matches = matches
+
+    @property
+    def source(self) -> str:
+        """The deciding rule's ``file:line``, or ``default``."""
+        return self.rule.source if self.rule else "default"
+
+    def __repr__(self) -> str:
+        return f"<Decision {VERDICTS[self.verdict]} by {self.source}>"
+
+
+class SnapshotError(ValueError):
+    """A snapshot's text is not what this version of remit writes."""
+
+
+class Snapshot:
+    """Everything an enforcement point decides by.
+
+    ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
+    unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
+    that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display.
+    """
+
+    __slots__ = ("agent", "hold", "net_all", "reads", "rules", "variables")
+
+    def __init__(
+        self,
+        agent: str,
+        rules: tuple[Rule, ...],
+        *,
+        reads: str = "ask",
+        net_all: bool = False,
+        hold: float = 25.0,
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        self.agent = agent
+        self.rules = rules
+        self.reads = reads
+        self.net_all = net_all
+        self.hold = hold
+        self.variables = variables or {}
+
+    def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
+        """Return this snapshot with ``rules`` in place of its own."""
+        return Snapshot(
+            self.agent,
+            rules,
+            reads=self.reads,
+            net_all=self.net_all,
+            hold=self.hold,
+            variables=self.variables,
+        )
+
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\x1f": "\\u", "\x1e": "\\r"}
+_UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "u": "\x1f", "r": "\x1e"}
+_LIST, _NONE = "\x1f", "\x1e"  # between the items of a list; in place of a list that is absent
+
+
+def _escape(text: str) -> str:
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_ESCAPES.get(c, c) for c in text)
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+    out, chars = [], iter(text)
+    for c in chars:
+        if c != "\\":
+            out.append(c)
+            continue
+        code = next(chars, "")
+        if code not in _UNESCAPES:
+            raise SnapshotError(f"unknown escape \\{code}")
+        out.append(_UNESCAPES[code])
+    return "".join(out)
+
+
+def _pack(items: tuple[str, ...]) -> str:
+    return "".join(_escape(i) + _LIST for i in items)
+
+
+def _unpack(text: str) -> tuple[str, ...]:
+    return tuple(_unescape(i) for i in text.split(_LIST)[:-1])
+
+
+def _rule_line(r: Rule) -> str:
+    return "\t".join(
+        (
+            "rule",
+            str(r.layer),
+            str(r.verdict),
+            r.op,
+            _escape(r.pattern),
+            _pack(r.excepts),
+            _NONE if r.argv is None else _pack(r.argv),
+            ("f" if r.final else "") + ("p" if r.protected else ""),
+            f"{r.rate[0]}/{r.rate[1]}" if r.rate else "",
+            f"{r.window[0]}-{r.window[1]}" if r.window else "",
+            "" if r.hold is None else repr(r.hold),
+            _escape(r.source),
+            _escape(r.role),
+            _escape(r.text),
+        )
+    )
+
+
+def _rule_of(cells: list[str]) -> Rule:
+    (_, layer, verdict, op, pattern, excepts, argv, flags, rate, window, hold, source, role, text) = cells
+    if op not in OPS or not 0 <= int(verdict) < len(VERDICTS) or not 0 <= int(layer) < len(LAYERS):
+        raise SnapshotError(f"unknown operation, verdict or layer in {cells[1:4]}")
+    count, _, seconds = rate.partition("/")
+    start, _, end = window.partition("-")
+    return Rule(
+        int(layer),
+        int(verdict),
+        op,
+        _unescape(pattern),
+        excepts=_unpack(excepts) if excepts else (),
+        argv=None if argv == _NONE else _unpack(argv),
+        final="f" in flags,
+        protected="p" in flags,
+        rate=(int(count), int(seconds)) if rate else None,
+        window=(int(start), int(end)) if window else None,
+        hold=float(hold) if hold else None,
+        source=_unescape(source),
+        role=_unescape(role),
+        text=_unescape(text),
+    )
+
+
+def dumps(snapshot: Snapshot) -> str:
+    """Return the text of ``snapshot``; equal snapshots give equal texts."""
+    lines = [
+        "remit-snapshot\t1",
+        f"agent\t{_escape(snapshot.agent)}",
+        f"reads\t{snapshot.reads}",
+        f"net_all\t{int(snapshot.net_all)}",
+        f"hold\t{snapshot.hold!r}",
+    ]
+    lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
+    lines += [_rule_line(r) for r in snapshot.rules]
+    return "\n".join(lines) + "\n"
+
+
+def loads(text: str) -> Snapshot:
+    """Read a snapshot's text.
+
+    Raises SnapshotError when it is not one, naming the line.
+    """
+    settings: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    rules: list[Rule] = []
+    lines = text.split("\n")
+    if lines[0] != "remit-snapshot\t1" or lines[-1] != "":
+        raise SnapshotError("not a whole snapshot of version 1")
+    for number, line in enumerate(lines[1:-1], 2):
+        cells = line.split("\t")
+        try:
+            if cells[0] == "rule":
+                rules.append(_rule_of(cells))
+            elif cells[0] == "var":
+                variables[_unescape(cells[1])] = _unescape(cells[2])
+            else:
+                settings[cells[0]] = _unescape(cells[1])
+        except (ValueError, IndexError) as e:
+            raise SnapshotError(f"line {number}: {e}") from None
+    try:
+        return Snapshot(
+            settings["agent"],
+            tuple(rules),
+            reads=settings["reads"],
+            net_all=settings["net_all"] == "1",
+            hold=float(settings["hold"]),
+            variables=variables,
+        )
+    except (KeyError, ValueError) as e:
+        raise SnapshotError(f"missing or malformed setting {e}") from None

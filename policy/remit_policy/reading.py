@@ -1,0 +1,214 @@
+"""From bytes to a policy document. ``read_document`` is total: any file gives a document or problems with
+file, line, column and what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from remit_policy.document import Document, Limits, PolicyError, Problem, Source
+from remit_policy.locate import Path, locate, position
+from remit_policy.values import SEPARATOR, alternatives, quoted
+
+MAX_SIZE = 1 << 20  # bytes of one policy file
+MAX_PROBLEMS = 100  # reported of one file: nobody reads more at once
+MAX_ALTERNATIVES = (
+    50_000  # that the braces of one file stand for: more would hold the daemon up for seconds
+)
+
+_UNENFORCED = {
+    "sensitive": "sensitive scopes are not supported by this version",
+    "dbus": "rules for apps on the bus are not supported by this version",
+    "secret": "secrets are not supported by this version",
+    "budget": "budgets are not supported by this version",
+}
+
+
+def read_bytes(path: str, *, owner: int | None = None) -> bytes:
+    """Return the content of a policy file; with ``owner``, only if it is that user's and closed to others.
+
+    Raises PolicyError, whatever stands at ``path``.
+    """
+
+    def fail(message: str, expected: str) -> PolicyError:
+        return PolicyError([Problem(path, 1, 1, message, expected)])
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as e:
+        raise fail(f"cannot be opened: {getattr(e, 'strerror', e)}".lower(), "a readable file") from None
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise fail("not a regular file", "a TOML file")
+        if owner is not None and (info.st_uid != owner or info.st_mode & 0o022):
+            raise fail("others may change this file", "a file owned by root that only root may write")
+        if info.st_size > MAX_SIZE:
+            raise fail("the file is too large", f"at most {MAX_SIZE} bytes")
+        data = b""
+        while len(data) <= MAX_SIZE and (more := os.read(fd, MAX_SIZE + 1 - len(data))):
+            data += more
+    except OSError as e:
+        raise fail(f"cannot be read: {e.strerror}".lower(), "a readable file") from None
+    finally:
+        os.close(fd)
+    if len(data) > MAX_SIZE:
+        raise fail("the file is too large", f"at most {MAX_SIZE} bytes")
+    return data
+
+
+def read_document(file: str, data: bytes, *, pack: bool = False) -> Source:
+    """Read the policy document ``data``, calling it ``file``. Raises PolicyError."""
+
+    def fail(message: str, expected: str, line: int = 1, column: int = 1) -> PolicyError:
+        return PolicyError([Problem(file, line, column, message, expected)])
+
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        column = e.start - data.rfind(b"\n", 0, e.start)
+        raise fail("not UTF-8 text", "a TOML file in UTF-8", line, column) from None
+    if text.startswith("\ufeff"):
+        raise fail("a byte order mark", "UTF-8 text without one")
+    try:
+        raw = tomllib.loads(text)
+        weight = _weight(raw)
+    except tomllib.TOMLDecodeError as e:
+        line, column, said = syntax_problem(str(e), text)
+        raise fail(said, "TOML", line, column) from None
+    except RecursionError:
+        raise fail("lists or tables are nested too deeply", "a few levels") from None
+    except ValueError:  # Python reads no decimal of more than 4,300 digits
+        raise fail("a number is too long", "TOML") from None
+    if weight > MAX_ALTERNATIVES:
+        expected = f"at most {MAX_ALTERNATIVES} in a file"
+        raise fail("the braces stand for too many patterns", expected)
+    text = text.replace("\r\n", "\n")
+    places = locate(text)
+    for path, place in list(places.items()):
+        if len(path) > 3 and path[2] == "files" and " " in str(path[3]):
+            for op in str(path[3]).split():
+                places.setdefault((*path[:3], op, *path[4:]), place)
+    try:
+        document = Document.model_validate(raw)
+    except ValidationError as e:
+        wrong = {_problem(file, places, d): None for d in e.errors(include_url=False)}
+        raise PolicyError(sorted(wrong, key=lambda p: (p.line, p.column))[:MAX_PROBLEMS]) from None
+    source = Source(file, document, places)
+    problems = [] if pack else [
+        source.problem(("role", name, kind, key, "protected"), "'protected' outside the built-in packs", "final, or an ask")
+        for name, role in document.role.items()
+        for kind, table in (("files", role.files.__dict__), ("net", role.net.__dict__), ("exec", role.exec))
+        for key, rule in table.items()
+        if isinstance(rule, Limits) and rule.protected
+    ]  # fmt: skip
+    if problems:
+        raise PolicyError(problems)
+    return source
+
+
+def syntax_problem(message: str, text: str) -> tuple[int, int, str]:
+    """Return line, column and, in the words that we use, what tomllib's ``message`` about ``text`` says."""
+    found = re.search(r"\(at line (\d+), column (\d+)\)", message)
+    end = text.count("\n") + 1, len(text) - text.rfind("\n")
+    line, column = (int(found[1]), int(found[2])) if found else end
+    said = re.sub(r"\s*\(at [^)]*\)", "", message)
+    if said == "Cannot overwrite a value":
+        said = "a key is given twice"
+    if found := re.fullmatch(r"Cannot declare \((.*)\) twice", said):
+        name = ".".join(re.findall("'([^']*)'", found[1]))
+        said = f"the table '{name}' is given twice"
+    return line, column, said[:1].lower() + said[1:]
+
+
+def _weight(value: Any) -> int:
+    """Return how many patterns at most are made of a TOML value."""
+    if isinstance(value, str):
+        return alternatives(value)
+    if isinstance(value, list):
+        return sum(map(_weight, value))
+    if isinstance(value, dict):
+        return sum(alternatives(k) * len(k.split() or " ") * _weight(v) for k, v in value.items())
+    return 0
+
+
+def _problem(file: str, places: dict[Path, tuple[int, int]], detail: Any) -> Problem:
+    path: Path = tuple(detail["loc"])
+    line, column = position(places, path)
+    kind, message = detail["type"], detail["msg"]
+    last = str(path[-1]) if path else ""
+    where = ".".join(str(p) for p in path)
+    if kind == "value_error":
+        message, expected, key = message.removeprefix("Value error, ").split(SEPARATOR)
+        if key:
+            line, column = position(places, (*path, key))
+        return Problem(file, line, column, message, expected)
+    if kind == "extra_forbidden":
+        for name in (last, *map(str, path)):
+            if name in _UNENFORCED and len(path) in (1, 3):
+                return Problem(
+                    file, line, column, _UNENFORCED[name], "nothing here: it would not be enforced"
+                )
+        if len(path) == 4 and path[2] == "net" and last in ("listen", "resolve"):
+            return Problem(
+                file, line, column, f"rules for '{last}' are not supported by this version", "connect rules"
+            )
+        if len(path) == 4 and path[2] == "net" and "." in last:
+            return Problem(
+                file, line, column, f"rules for requests to '{last}' are not supported by this version",
+                "connect rules, or net.all",
+            )  # fmt: skip
+        return Problem(
+            file, line, column, f"unknown key {quoted(last)}", "one of " + ", ".join(_known(path))
+        )
+    if kind == "missing":
+        return Problem(
+            file,
+            line,
+            column,
+            f"'{last}' is missing",
+            "version = 1" if last == "version" else f"{where} = [...]",
+        )
+    if kind == "literal_error":
+        given = detail["input"]
+        said = quoted(given) if isinstance(given, str) else "this"
+        return Problem(file, line, column, f"{said} is not a value of '{last}'", detail["ctx"]["expected"])
+    expected = {
+        "list_type": "a list in [ ]", "string_type": "a text in quotes", "bool_type": "true or false",
+        "model_type": "a table", "dict_type": "a table", "too_short": "at least one entry",
+        "string_pattern_mismatch": "64 hexadecimal digits", "int_parsing_size": "a small number",
+    }.get(kind, message.lower())  # fmt: skip
+    return Problem(file, line, column, f"'{where}' has a wrong value", expected)
+
+
+def _known(path: Path) -> list[str]:
+    model: Any = Document
+    for name in path[:-1]:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:  # a name of the person's choice
+            model = model[1] if isinstance(model, tuple) else model
+            continue
+        field = next((f for k, f in fields.items() if name in (k, f.alias)), None)
+        if field is None:
+            return ["a key that this version knows"]
+        model = _inner(field.annotation)
+    if isinstance(model, tuple):
+        model = model[1]
+    return [f.alias or k for k, f in model.model_fields.items() if k != "protected"]
+
+
+def _inner(annotation: Any) -> Any:
+    args: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    if getattr(annotation, "__origin__", None) is dict:
+        return (dict, args[1])
+    for arg in args:
+        if isinstance(arg, type) and issubclass(arg, BaseModel):
+            return arg
+    return annotation

@@ -1,0 +1,92 @@
+"""The ledger's speed: events taken in a second, and the time of "who" at N rows.
+
+``rows()`` gives (what, figure) pairs for the table; run as a program it prints them. N is REMIT_BENCH_ROWS,
+200,000 unless told.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+
+from remit_daemon.ledger.queries import Filter
+from remit_daemon.ledger.store import Ledger, SessionInfo
+from remit_daemon.wire.journal import pack
+
+_STRETCH = 50_000  # acts put into the journal at once
+
+
+def _journal(path: str, first: int, acts: int) -> None:
+    out = []
+    for n in range(first, first + acts):
+        op = ("read", "write", "read", "create", "read", "exec")[n % 6]
+        now = str(time.time_ns())
+        out.append(
+            pack(["act", str(n), now, op, "allow", "pending", "4711", "40261", "/usr/bin/node", "ab" * 32,
+                  f"/home/u/project/src/d{n % 997}/f{n % 50021}.py", "", "user.toml:3", "", ""])
+        )  # fmt: skip
+        out.append(pack(["done", str(n), now, "ok"]))
+    with open(path, "ab") as file:
+        file.write(b"".join(out))
+
+
+def _milliseconds(values: list[float]) -> str:
+    ordered = sorted(values)
+    return f"{statistics.median(ordered) * 1e3:.2f} ms median, {ordered[int(len(ordered) * 0.99)] * 1e3:.2f} ms p99"
+
+
+def rows() -> list[tuple[str, str]]:
+    """Fill a ledger in a temporary directory and return what was measured."""
+    total = int(os.environ.get("REMIT_BENCH_ROWS", "200000"))
+    with tempfile.TemporaryDirectory(prefix="remit-bench-") as directory:
+        ledger = Ledger(directory + "/ledger.db", key=directory + "/key")
+        session, journal = SessionInfo("bench", "claude"), directory + "/journal"
+        spent = last = 0.0
+        for first in range(1, total + 1, _STRETCH):
+            acts = min(_STRETCH, total + 1 - first)
+            _journal(journal, first, acts)
+            start = time.perf_counter()
+            ledger.ingest(session, journal)
+            last = time.perf_counter() - start
+            spent += last
+            last = acts / last
+        size = os.path.getsize(directory + "/ledger.db") / total
+
+        asked: list[float] = []
+        for n in range(1, 500):
+            path = f"/home/u/project/src/d{n * 7 % 997}/f{n * 7 % 50021}.py"
+            start = time.perf_counter()
+            ledger.who(path)
+            asked.append(time.perf_counter() - start)
+        newest: list[float] = []
+        for _ in range(50):
+            start = time.perf_counter()
+            ledger.query(Filter(session="bench", limit=100))
+            newest.append(time.perf_counter() - start)
+        synced: list[float] = []
+        for _ in range(100):
+            start = time.perf_counter()
+            ledger.append([{"actor": "human", "op": "grant"}], sync=True)
+            synced.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        report = ledger.verify()
+        verified = time.perf_counter() - start
+        ledger.close()
+        if not report.ok:
+            raise RuntimeError(f"the ledger that was measured is not sound: {report.errors}")
+    return [
+        ("ledger: acts ingested a second (each an act and a done record)", f"{total / spent:,.0f}"),
+        (f"ledger: the same for the last {_STRETCH:,}", f"{last:,.0f}"),
+        (f"ledger: who at {total:,} rows", _milliseconds(asked)),
+        (f"ledger: the newest 100 of a session at {total:,} rows", _milliseconds(newest)),
+        ("ledger: one synced row", _milliseconds(synced)),
+        (f"ledger: verify {total:,} rows", f"{verified:.1f} s"),
+        ("ledger: bytes a row", f"{size:.0f}"),
+    ]
+
+
+if __name__ == "__main__":
+    for what, figure in rows():
+        print(f"{what:64} {figure}")

@@ -1,0 +1,169 @@
+"""A remitd that has only the approver socket: a real Unix socket, the contract of ``wire.rpc``, no policy.
+
+Run as a program it serves a few prompts, for trying the screen by hand:
+``python tests/fakes/approver.py DIR [COUNT]``, then ``XDG_RUNTIME_DIR=DIR remit tui``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from remit_daemon.wire import rpc
+
+HOSTILE = "/home/ann/a\nb\x1b[2J\u202egnp.[red]x[/red]\u200b\udcff end "
+
+
+def prompt(number: int = 1, **fields: Any) -> dict[str, Any]:
+    """Return a prompt record; ``fields`` override."""
+    path = fields.get("path", f"/home/ann/project/src/file{number}.py")
+    record = {
+        "id": f"p{number}", "state": "open", "agent": "claude", "session": "s1", "project": "/home/ann/project",
+        "ops": ["write"], "path": path, "path2": "", "pid": 4242, "exe": "/usr/bin/python3", "comm": "python3",
+        "argv": ["python3", "build.py", "two words"], "source": "/home/ann/.config/remit/policy.d/me.toml:12",
+        "count": 1, "created": 1000.0 + number, "looking": 0, "holding": 1, "answer": None,
+        "scopes": [
+            {"scope": path, "label": "this file", "rule": f"write allow {path}"},
+            {"scope": "/home/ann/project/src/**", "label": "this folder", "rule": "write allow /home/ann/project/src/**"},
+        ],
+    }  # fmt: skip
+    return record | fields
+
+
+def session(number: int = 1, **fields: Any) -> dict[str, Any]:
+    """Return a session record; ``fields`` override."""
+    return {"id": f"s{number}", "agent": "claude", "state": "running", "waiting": 0} | fields
+
+
+class Approver:
+    """The fake. ``calls`` records every call as (method, params)."""
+
+    def __init__(
+        self, path: str, prompts: list[dict[str, Any]], sessions: list[dict[str, Any]] | None = None
+    ):
+        self.path = path
+        self.prompts = {p["id"]: p for p in prompts}
+        self.sessions = [session()] if sessions is None else sessions
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.quiet = False  # swallow answers without a reply
+        self.refusal = ""  # refuse answers with this, the prompt staying open
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=rpc.MAX_LINE)
+
+    async def stop(self) -> None:
+        """End like a killed remitd: connections break, the socket's file is gone."""
+        if self._server:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        await asyncio.sleep(0)
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self._writers)
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Return the parameters of the answers so far."""
+        return [params for method, params in self.calls if method == "answer"]
+
+    def push(self, method: str, params: dict[str, Any]) -> None:
+        """Notify everybody."""
+        for writer in self._writers:
+            writer.write(
+                json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode() + b"\n"
+            )
+
+    def ask(self, record: dict[str, Any]) -> None:
+        """Open a prompt, or change one."""
+        self.prompts[record["id"]] = record
+        self.push("prompt", record)
+
+    def settle(self, prompt_id: str, verdict: str, by: str = "human", told: bool = True) -> None:
+        """Answer a prompt from elsewhere; without ``told`` the news has not got around yet."""
+        state = {"allow": "allowed", "deny": "denied"}[verdict]
+        answer = {"verdict": verdict, "for": "once", "scope": "", "rule": "", "by": by, "at": 1.0}
+        self.prompts[prompt_id] |= {"state": state, "answer": answer}
+        if told:
+            self.push("prompt.done", {"id": prompt_id, "state": state})
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while line := await reader.readline():
+                request = json.loads(line)
+                self.calls.append((request["method"], request["params"]))
+                if self.quiet and request["method"] == "answer":
+                    continue
+                reply = self._reply(request["method"], request["params"])
+                writer.write(json.dumps({"jsonrpc": "2.0", "id": request["id"], **reply}).encode() + b"\n")
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def _reply(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        record = self.prompts.get(params.get("id", ""))
+        if method in ("prompt", "look", "preview", "answer") and record is None:
+            return {"error": {"code": rpc.NOT_FOUND, "message": "no such prompt"}}
+        match method:
+            case "watch" | "look":
+                return {"result": {}}
+            case "prompts":
+                return {"result": [p for p in self.prompts.values() if p["state"] == "open"]}
+            case "sessions":
+                return {"result": self.sessions}
+            case "prompt":
+                return {"result": record}
+            case "preview":
+                return {"result": {"rule": self._rule(params), "scope": params.get("scope", "")}}
+            case "answer" if self.refusal:
+                return {"error": {"code": rpc.CONFLICT, "message": self.refusal}}
+            case "answer" if record and record["state"] != "open":
+                return {"error": {"code": rpc.CONFLICT, "message": "already answered"}}
+            case "answer":
+                self.settle(params["id"], params["verdict"])
+                return {"result": {"rule": self._rule(params), "grant": None, "settled": [params["id"]]}}
+        return {"error": {"code": rpc.METHOD_NOT_FOUND, "message": method}}
+
+    def _rule(self, params: dict[str, Any]) -> str:
+        if params["for"] == "once":
+            return ""
+        record = self.prompts[params["id"]]
+        return f"{record['ops'][0]} = {{ {params['verdict']} = [{json.dumps(params['scope'])}] }}"
+
+
+async def _serve_by_hand(directory: str, count: int) -> None:
+    os.makedirs(directory + "/remit", 0o700, exist_ok=True)
+    now = time.time()
+    prompts = [prompt(i, created=now - 10 * i, held_until=now + 60) for i in range(2, count + 1)]
+    prompts.append(prompt(1, created=now - 90, path=HOSTILE, ops=["create", "write"], count=3))
+    server = Approver(directory + "/remit/approver.sock", prompts, [session(1), session(2, agent="codex")])
+    await server.start()
+    seen = 0
+    try:
+        while True:
+            await asyncio.sleep(0.2)
+            for call in server.calls[seen:]:
+                print(*call, flush=True)
+            seen = len(server.calls)
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(_serve_by_hand(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3))
+    except KeyboardInterrupt:
+        pass

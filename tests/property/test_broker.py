@@ -1,0 +1,264 @@
+"""The broker under any sequence of events: nothing allowed without a reason, nothing lost, refusals change nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
+
+from fakes.clock import Clock
+from remit_daemon.broker import events as ev
+from remit_daemon.broker.core import Broker, Refused
+from remit_daemon.broker.records import Session, grant_of, prompt_of, session_of, to_json
+from remit_daemon.broker.states import PromptState
+from remit_policy.engine import Engine
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GUARD, PACK, USER, Rule, Snapshot, loads
+
+HOME = "/home/u"
+PATHS = [
+    HOME + p
+    for p in (
+        "/work/a.py",
+        "/work/b.py",
+        "/work/c.txt",
+        "/work/deep/d.py",
+        "/work/.env",
+        "/shut/x",
+        "/pub/y",
+        "/admin/z",
+    )
+]
+OPS = ("read", "write")
+
+
+def base(shut: bool = True) -> Snapshot:
+    rules = [Rule(USER, ALLOW, op, HOME + "/pub/**", source="u:1") for op in OPS]
+    rules += [Rule(USER, DENY if shut else ASK, op, HOME + "/shut/**", source="u:2") for op in OPS]
+    rules += [Rule(PACK, ASK, op, "**/.env", protected=True, source="pack:1") for op in OPS]
+    rules += [Rule(ADMIN, ASK, op, HOME + "/admin/**", final=True, source="a:1") for op in OPS]
+    rules += [Rule(GUARD, DENY, op, HOME + "/.remit/**", source="remit") for op in OPS]
+    return Snapshot("claude", tuple(rules))
+
+
+class Broken(RuleBasedStateMachine):
+    sessions = Bundle("sessions")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.broker = Broker(Engine, HOME, self.clock.now)
+        self.stored: dict[tuple[str, str], str] = {}
+        self.held: dict[tuple[str, int], tuple[tuple[str, ...], str]] = {}
+        self.answers: list[ev.Answer] = []
+        self.snapshots: dict[str, Snapshot] = {}
+        self.seq = 0
+        self.count = 0
+        self.bases = base()
+
+    def handle(self, event: ev.Event) -> list[ev.Command]:
+        before = copy.copy(self.broker.state.copy())
+        try:
+            commands = self.broker.handle(event, self.clock.now)
+        except Refused:
+            after = self.broker.state
+            for name in (
+                "sessions",
+                "prompts",
+                "grants",
+                "holds",
+                "looks",
+                "revision",
+                "next_prompt",
+                "next_grant",
+            ):
+                assert getattr(after, name) == getattr(before, name), f"a refusal changed {name}"
+            return []
+        self.check(commands, event)
+        return commands
+
+    def check(self, commands: list[ev.Command], event: ev.Event) -> None:
+        durable = True
+        for command in commands:
+            if isinstance(command, (ev.Store, ev.Drop, ev.Record)):
+                assert durable or not isinstance(event, (ev.Answer, ev.Revoke)), "stored after it was sent"
+            if isinstance(command, ev.Store):
+                kind = type(command.record).__name__.lower()
+                self.stored[kind, command.record.id] = to_json(command.record)
+            elif isinstance(command, ev.Drop):
+                self.stored.pop((command.kind, command.id), None)
+            elif isinstance(command, ev.Send):
+                durable = False
+                self.sent(command.session, command.frame)
+
+    def sent(self, session: str, frame: dict[str, Any]) -> None:
+        if frame["type"] == "snapshot":
+            self.snapshots[session] = loads(frame["snapshot"])
+        elif frame["type"] == "answer":
+            ops, path = self.held.pop((session, frame["seq"]))
+            if frame["verdict"] == "allow":
+                self.justify(session, frame["prompt"], ops, path)
+
+    def justify(self, session: str, prompt: str, ops: tuple[str, ...], path: str) -> None:
+        policy = Engine(self.broker.state.bases[session])
+        verdict = max(policy.decide(op, path).verdict for op in ops)
+        assert verdict != DENY, "allowed what the policy denies"
+        if verdict == ALLOW or self.broker.state.sessions[session].ask == "allow-once":
+            return
+        pushed = Engine(self.snapshots.get(session, self.broker.state.bases[session]))
+        if all(pushed.decide(op, path).verdict == ALLOW for op in ops):
+            return  # a grant, and its snapshot was pushed before this answer
+        answered = self.broker.state.prompts[prompt]
+        assert answered.state is PromptState.ALLOWED
+        assert answered.path == path
+        assert set(ops) <= set(answered.ops)
+        assert any(a.verdict == "allow" for a in self.answers), "nobody allowed anything"
+
+    @initialize(target=sessions)
+    def first(self) -> str:
+        return self.start("prompt", "claude")
+
+    @rule(
+        target=sessions,
+        ask=st.sampled_from(["prompt", "prompt", "deny", "allow-once"]),
+        agent=st.sampled_from(["claude", "codex"]),
+    )
+    def start(self, ask: str, agent: str) -> str:
+        self.count += 1
+        ident = f"s{self.count}"
+        session = Session(ident, agent, 1, "i", 1 << 61, HOME + "/work", (agent,), self.clock.now, ask=ask)
+        self.handle(ev.Started(session, self.bases))
+        self.snapshots[ident] = loads(self.broker.snapshot(ident)[0])
+        return ident
+
+    @rule(session=sessions, path=st.sampled_from(PATHS), ops=st.sets(st.sampled_from(OPS), min_size=1))
+    def ask(self, session: str, path: str, ops: set[str]) -> None:
+        if not self.broker.state.sessions[session].live:
+            return
+        self.seq += 1
+        self.held[session, self.seq] = (tuple(sorted(ops)), path)
+        assert self.handle(ev.Ask(session, self.seq, tuple(ops), path))
+
+    @rule(data=st.data(), why=st.sampled_from(["gone", "expired"]))
+    def cancel(self, data: st.DataObject, why: str) -> None:
+        if self.held:
+            session, seq = data.draw(st.sampled_from(sorted(self.held)))
+            del self.held[session, seq]
+            self.handle(ev.Cancel(session, seq, why))
+
+    @rule(
+        data=st.data(),
+        verdict=st.sampled_from(["allow", "deny", "maybe"]),
+        duration=st.sampled_from(["once", "session", "always", 60, 0, "soon"]),
+        scope=st.sampled_from(["", "1", "2", "3", "4", HOME + "/**", "/**", HOME + "/work/*.py"]),
+    )
+    def answer(self, data: st.DataObject, verdict: str, duration: str | int, scope: str) -> None:
+        prompts = self.broker.state.prompts
+        if not prompts:
+            return
+        ident = data.draw(st.sampled_from(sorted(prompts)))
+        if scope.isdigit():
+            offered = prompts[ident].scopes
+            scope = offered[min(int(scope), len(offered)) - 1].pattern
+        event = ev.Answer(ident, verdict, duration, scope)
+        self.answers.append(event)
+        self.handle(event)
+
+    @rule(data=st.data(), looking=st.booleans())
+    def look(self, data: st.DataObject, looking: bool) -> None:
+        if self.broker.state.prompts:
+            self.handle(ev.Look(data.draw(st.sampled_from(sorted(self.broker.state.prompts))), 1, looking))
+
+    @rule(everything=st.booleans(), agent=st.sampled_from(["claude", "codex"]))
+    def revoke(self, everything: bool, agent: str) -> None:
+        self.handle(ev.Revoke(all=True) if everything else ev.Revoke(agent=agent))
+
+    @rule(shut=st.booleans())
+    def policy(self, shut: bool) -> None:
+        self.bases = base(shut)
+        self.handle(
+            ev.PolicyChanged({s.id: self.bases for s in self.broker.state.sessions.values() if s.live})
+        )
+
+    @rule(seconds=st.sampled_from([1, 20, 700, 86400, 31 * 86400]))
+    def wait(self, seconds: int) -> None:
+        self.clock.pass_(seconds)
+        self.handle(ev.Tick())
+
+    @rule(session=sessions)
+    def lose(self, session: str) -> None:
+        self.held = {k: v for k, v in self.held.items() if k[0] != session}
+        self.handle(ev.Lost(session))
+
+    @rule(session=consumes(sessions))
+    def end(self, session: str) -> None:
+        self.held = {k: v for k, v in self.held.items() if k[0] != session}
+        self.handle(ev.Ended(session, 0))
+
+    @rule()
+    def restart(self) -> None:
+        """The daemon is killed; another takes up what was stored, and supervisors come back and ask again."""
+        old = self.broker.state
+        self.broker = Broker(Engine, HOME, self.clock.now)
+        of = {"session": session_of, "prompt": prompt_of, "grant": grant_of}
+        found: dict[str, list[Any]] = {k: [] for k in of}
+        for (kind, _), text in self.stored.items():
+            found[kind].append(of[kind](text))  # type: ignore[operator]
+        self.broker.load(
+            found["session"],
+            sorted(found["prompt"], key=lambda r: int(r.id[1:])),
+            sorted(found["grant"], key=lambda r: int(r.id[1:])),
+        )
+        assert set(self.broker.state.prompts) == set(old.prompts)
+        assert self.broker.state.grants == old.grants
+        for ident, prompt in old.prompts.items():
+            assert self.broker.state.prompts[ident].state is prompt.state
+        held, self.held = self.held, {}
+        for s in [s for s in self.broker.state.sessions.values() if s.live]:
+            self.handle(ev.Started(s, self.bases))
+            self.snapshots[s.id] = loads(self.broker.snapshot(s.id)[0])
+        for (session, seq), (ops, path) in held.items():
+            self.held[session, seq] = (ops, path)
+            self.handle(ev.Ask(session, seq, ops, path))
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        state = self.broker.state
+        assert set(state.holds) == set(self.held)
+        for key, ident in state.holds.items():
+            prompt = state.prompts[ident]
+            assert prompt.state is PromptState.OPEN, "held behind a settled prompt"
+            assert (prompt.session, prompt.path) == (key[0], self.held[key][1])
+
+    @invariant()
+    def one_prompt_for_one_access(self) -> None:
+        keys = [
+            (p.session, p.ops, p.path)
+            for p in self.broker.state.prompts.values()
+            if p.state is PromptState.OPEN
+        ]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
+    def grants_never_reach_what_insists(self) -> None:
+        for ident, snapshot in self.snapshots.items():
+            if ident not in self.broker.state.bases:
+                continue
+            engine = Engine(snapshot)
+            for op in OPS:
+                assert engine.decide(op, HOME + "/.remit/store").verdict == DENY
+                assert engine.decide(op, HOME + "/admin/other").verdict != ALLOW
+                assert engine.decide(op, HOME + "/work/deep/.env").verdict != ALLOW
+
+
+Broken.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBroker = Broken.TestCase

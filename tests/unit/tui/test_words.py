@@ -1,0 +1,53 @@
+"""What the screen says."""
+
+from __future__ import annotations
+
+from fakes import approver
+from remit_tui import words
+from remit_tui.records import Prompt, Session
+from remit_tui.state import State
+from remit_tui.text import shown, width_of
+from remit_tui.widgets.lines import content
+
+
+def test_detail_is_whole_and_fits() -> None:
+    path = approver.HOSTILE * 40
+    p = Prompt.of(approver.prompt(path=path, path2="/b" * 300))
+    lines = words.detail(p, 60, 2000.0)
+    assert all(sum(width_of(text) for _, text in line) <= 60 for line in lines)
+    bold = "".join(text for line in lines for style, text in line if style == "bold")
+    assert shown(path) in bold
+    assert "/b" * 300 in bold
+
+
+def test_markup_stays_literal() -> None:
+    text = "[red]x[/red] [@click=app.quit]y[/] [link=http://z]z[/link]"
+    assert content([[("bold", text)]]).plain == text
+
+
+def test_a_hold_that_ended_says_what_an_allow_does() -> None:
+    p = Prompt.of(approver.prompt(holding=0))
+    assert "serves the next try" in words.held(p, 0)
+    assert words.held(Prompt.of(approver.prompt(held_until=30.0)), 18.0).endswith("12 s more")
+
+
+def test_header_counts_and_names() -> None:
+    names = ("claude", "claude", "codex")
+    sessions = tuple(Session(f"s{i}", a, "running") for i, a in enumerate(names))
+    assert words.agents(sessions, 60) == "running: claude (2), codex"
+    many = tuple(Session(f"s{i}", f"agent-{i}", "running") for i in range(40))
+    line = words.agents(many, 60)
+    assert width_of(line) <= 60
+    assert "more" in line
+    assert words.agents((Session("s", "a", "ended"),), 60) == "no agent runs"
+
+
+def test_header_says_that_remitd_is_gone() -> None:
+    text = content(words.banner(State(why="remitd is not running"), 80)).plain
+    assert "remitd is not running; trying again" in text
+
+
+def test_operations_are_a_phrase() -> None:
+    assert words.operations(("exec",)) == "run"
+    assert words.operations(("create", "write", "delete")) == "create, write and delete"
+    assert words.operations(("\x1b",)) == "\\x1b"

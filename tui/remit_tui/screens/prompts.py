@@ -1,0 +1,188 @@
+"""The one screen: prompts that wait, the shown one in full, and its answer.
+
+The screen decides nothing. Keys become events, the state that comes back is shown, and once a page is really on
+the terminal the screen says so (``Painted``), since only from then on may keys answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
+from textual.screen import Screen
+from textual.widgets import Footer
+
+from remit_tui import words
+from remit_tui.events import TERMS, Action, Event, Focus, Key, Painted, Paste
+from remit_tui.screens.help import Help
+from remit_tui.state import State
+from remit_tui.text import fold
+from remit_tui.widgets.lines import Lines, Page, Queue
+
+_TERM_KEYS: list[BindingType] = [
+    Binding(
+        str(i + 1),
+        f"term({i})",
+        "For" if i == 0 else f"For {name}",
+        show=i == 0,
+        key_display="1-5" if i == 0 else None,
+        tooltip=f"the answer lasts: {name}",
+    )
+    for i, (name, _) in enumerate(TERMS)
+]
+
+
+class Prompts(Screen[None]):
+    """Lists open prompts and answers them."""
+
+    DEFAULT_CSS = """
+    #banner, #terms, #verdicts, #notice { height: auto; }
+    #page { border-top: solid $foreground 40%; border-bottom: solid $foreground 40%; }
+    #page { padding: 0 1; }
+    #notice { text-style: bold; padding: 0 1; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "act('deny')", "Deny", tooltip="deny what is shown, for as long as is set"),
+        Binding("a", "act('allow')", "Allow", tooltip="allow what is shown, for as long as is set"),
+        *_TERM_KEYS,
+        Binding("s", "act('broader')", "Scope", tooltip="a broader scope"),
+        Binding("S", "act('narrower')", "Narrower", show=False, tooltip="a narrower scope"),
+        Binding(
+            "tab", "act('turn')", "Deny/allow", show=False, tooltip="set deny or allow without answering"
+        ),
+        Binding(
+            "enter", "act('enter')", "Open", show=False, tooltip="open the prompt, or deny; never allows"
+        ),
+        Binding("j,down", "act('down')", "Move", key_display="j/k", tooltip="the next prompt"),
+        Binding("k,up", "act('up')", "Up", show=False, tooltip="the prompt before"),
+        Binding("g,home", "act('top')", "First", show=False, tooltip="the first prompt"),
+        Binding("G,end", "act('bottom')", "Last", show=False, tooltip="the last prompt"),
+        Binding("space,pagedown", "scroll(1)", "Read on", show=False, tooltip="scroll the prompt down"),
+        Binding("b,pageup", "scroll(-1)", "Read back", show=False, tooltip="scroll the prompt up"),
+        Binding(
+            "escape", "act('leave')", "Leave", key_display="esc", tooltip="leave the prompt in the queue"
+        ),
+        Binding("question_mark", "help", "Help", key_display="?", tooltip="this page"),
+        Binding("q", "quit", "Quit", tooltip="quit; what waits goes on waiting"),
+        Binding("ctrl+c", "quit", "Quit", show=False, tooltip="quit as well"),
+    ]
+
+    def __init__(self, dispatch: Callable[[Event], None], wall: Callable[[], float]) -> None:
+        super().__init__()
+        self._dispatch = dispatch
+        self._wall = wall
+        self._state = State()
+        self._page = -1
+        self._reporting = False
+
+    def compose(self) -> ComposeResult:
+        """Lay the screen out: header, list, the question, the answer, what was said, the keys."""
+        yield Lines(id="banner")
+        yield Queue(id="queue")
+        with Page(id="page", can_focus=False):
+            yield Lines(id="detail")
+            yield Lines(id="rule")
+        yield Lines(id="terms")
+        yield Lines(id="verdicts")
+        yield Lines(id="notice")
+        yield Footer(show_command_palette=False)
+
+    def show(self, state: State) -> None:
+        """Show ``state``; report it painted when it is on the terminal."""
+        self._state = state
+        try:
+            self._fill(state)
+        except NoMatches:
+            pass  # not laid out yet, or being taken down
+
+    def _fill(self, state: State) -> None:
+        width = self.size.width
+        self.query_one("#banner", Lines).show(words.banner(state, width))
+        self.query_one(Queue).show(state)
+        prompt, inner = state.prompt, width - 3  # padding, and the scroll bar
+        detail, rule = self.query_one("#detail", Lines), self.query_one("#rule", Lines)
+        detail.show(words.detail(prompt, inner, self._wall()) if prompt else [])
+        rule.show(words.rule(state, inner))
+        open_ = prompt is not None
+        self.query_one("#terms", Lines).show([words.terms(state)] if open_ else [])
+        self.query_one("#verdicts", Lines).show([words.verdicts(state)] if open_ else [])
+        self.query_one("#notice", Lines).show([[("", part)] for part in fold(state.notice, width - 2)])
+        if state.page != self._page:
+            self._page = state.page
+            page = self.query_one(Page)
+            if state.anchor == "top":
+                page.scroll_home(animate=False)
+            else:
+                page.scroll_end(animate=False)
+        # Every tick comes by here, so a report that found the page not laid out yet is made again.
+        if open_ and not self._reporting and (state.painted is None or not state.read):
+            self.call_after_refresh(self._report, state.page)
+
+    def _report(self, number: int) -> None:
+        if number != self._state.page or not self.is_current or not self.query(Page):
+            return
+        page = self.query_one(Page)
+        if page.virtual_size.height < sum(lines.height for lines in page.query(Lines)):
+            return
+        self._reporting = True
+        try:
+            self._dispatch(Painted(number, page.at_end))
+        finally:
+            self._reporting = False
+
+    def on_page_moved(self) -> None:
+        """Report that the person has scrolled."""
+        self.call_after_refresh(self._report, self._state.page)
+
+    def on_queue_picked(self, message: Queue.Picked) -> None:
+        """Move to the clicked row."""
+        action = Action.DOWN if message.steps > 0 else Action.UP
+        for _ in range(abs(message.steps)):
+            self._dispatch(Key(action))
+
+    def on_resize(self) -> None:
+        """Fold everything anew."""
+        self.call_after_refresh(lambda: self.show(self._state))
+
+    def on_key(self, event: events.Key) -> None:
+        """Report a key that has no meaning here; all others come as actions."""
+        if event.key not in self.active_bindings:
+            event.stop()
+            self._dispatch(Key(Action.OTHER))
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Throw pasted text away, and say so."""
+        event.stop()
+        self._dispatch(Paste())
+
+    def action_act(self, name: str) -> None:
+        """Report a key by its meaning."""
+        self._dispatch(Key(Action(name)))
+
+    def action_term(self, term: int) -> None:
+        """Report the choice of a term."""
+        self._dispatch(Key(Action.TERM, term))
+
+    def action_scroll(self, direction: int) -> None:
+        """Scroll the question by a page."""
+        self._dispatch(Key(Action.SCROLL))
+        page = self.query_one(Page)
+        if direction > 0:
+            page.scroll_page_down(animate=False)
+        else:
+            page.scroll_page_up(animate=False)
+
+    def action_help(self) -> None:
+        """Show the keys; meanwhile nobody is reading a prompt."""
+        self._dispatch(Focus(False))
+        bindings = [b for b in self.BINDINGS if isinstance(b, Binding)]
+        self.app.push_screen(Help(bindings), lambda _: self._dispatch(Focus(True)))
+
+    def action_quit(self) -> None:
+        """Leave; prompts stay as they are."""
+        self.app.exit(0)
