@@ -34,6 +34,7 @@ from remit_daemon.broker.states import (
     move_session,
 )
 from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
+from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 from remit_policy import model
 from remit_policy.match import PatternError
@@ -145,7 +146,7 @@ class Broker:
             case ev.Started():
                 return self._started(event, now)
             case ev.Lost():
-                return self._lost(event.session)
+                return self._lost(event.session, event.gateway)
             case ev.Ended():
                 return self._ended(event, now)
             case ev.Ask():
@@ -187,7 +188,7 @@ class Broker:
             raise Refused(CONFLICT, f"session {new.id} has ended")
         s.bases[new.id] = event.base
         s.engines.pop(new.id, None)
-        s.holds = {k: v for k, v in s.holds.items() if k[0] != new.id}
+        self._lost(new.id, False)
         out: list[ev.Command] = []
         if known is None:
             s.sessions[new.id] = new
@@ -202,8 +203,10 @@ class Broker:
         out.append(ev.Notify("session", self._session_view(s.sessions[new.id])))
         return out
 
-    def _lost(self, ident: str) -> list[ev.Command]:
-        self.state.holds = {k: v for k, v in self.state.holds.items() if k[0] != ident}
+    def _lost(self, ident: str, gateway: bool) -> list[ev.Command]:
+        self.state.holds = {
+            k: v for k, v in self.state.holds.items() if k[0] != ident or of_gateway(k[1]) != gateway
+        }
         return []
 
     def _ended(self, event: ev.Ended, now: float) -> list[ev.Command]:
