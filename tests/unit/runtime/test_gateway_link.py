@@ -73,7 +73,7 @@ def test_its_asks_are_answered_to_it_and_not_to_the_supervisor(
     assert (welcome["type"], welcome["session"], welcome["agent"]) == ("welcome", sup.session, "claude")
     sup.ask("/srv/own")
     own = sup.read()["prompt"]
-    gateway.ask("connect", "example.org")
+    gateway.ask("connect", "example.org:443")
     asked = gateway.read()
     assert asked["type"] == "asked"
     assert asked["seq"] > FIRST_OF_GATEWAY
@@ -103,7 +103,7 @@ def test_what_a_lost_gateway_held_waits_no_longer_and_its_supervisor_goes_on(
     gateway.read()
     sup.ask("/srv/own")
     own = sup.read()["prompt"]
-    gateway.ask("connect", "example.org")
+    gateway.ask("connect", "example.org:443")
     asked = gateway.read()["prompt"]
     gateway.close()
     until(lambda: person.call("prompt", id=asked)["holding"] == 0, "its hold ended")
