@@ -152,7 +152,7 @@ def test_sockets(closed: Filter, net: Filter, extra: int) -> None:
     for run in (closed, net):
         assert run("socket", 1 | (extra & HIGH), 1 | extra, 0) == ALLOW
         assert run("socket", 1, 5 | extra, 0) == ALLOW
-        assert run("socket", 1, 2 | extra, 0) == NOTIFY
+        assert run("socket", 1, 2 | extra, 0) == ALLOW  # where a datagram goes is decided as it is sent
         assert run("socket", 1, 3 | extra, 0) == NOTIFY  # AF_UNIX SOCK_RAW is a datagram socket
         assert run("socket", 16, 3 | extra, 0) == ALLOW
         assert [run("socket", 16, 3 | extra, protocol) for protocol in (2, 4, 9, 12, 15, 16)] == [
@@ -183,14 +183,17 @@ def test_sockets(closed: Filter, net: Filter, extra: int) -> None:
             assert run("socket", family, 3 | extra, 255) == EPROTONOSUPPORT
             assert run("socket", family, 3 | extra, 1) == NOTIFY
     for family in (2, 10):
-        assert closed("socket", family, 2 | extra, 0) == NOTIFY
-        assert closed("socket", family, 2 | extra, 17) == NOTIFY
+        assert closed("socket", family, 2 | extra, 0) == ALLOW
+        assert closed("socket", family, 2 | extra, 17) == ALLOW
+        assert closed("socket", family, 2 | extra, 58 if family == 10 else 1) == NOTIFY  # ping
+        assert net("socket", family, 2 | extra, 58 if family == 10 else 1) == ALLOW
         assert net("socket", family, 2 | extra, 0) == ALLOW
         assert net("socket", family, 2 | extra, 17) == ALLOW
     for run in (closed, net):
         assert run("socketpair", 1, 1 | extra, 0) == ALLOW
         assert run("socketpair", 1, 5 | extra, 0) == ALLOW
-        assert run("socketpair", 1, 2 | extra, 0) == NOTIFY
+        assert run("socketpair", 1, 2 | extra, 0) == ALLOW
+        assert run("socketpair", 1, 3 | extra, 0) == NOTIFY
         assert run("socketpair", 30, 1 | extra, 0) == EAFNOSUPPORT
 
 
@@ -204,8 +207,14 @@ def test_sends(closed: Filter, net: Filter) -> None:
     assert closed("sendto", 3, 1, 1, fast | 0x4000, 0x1000, 16) == EOPNOTSUPP
     assert closed("sendmsg", 3, 1, fast) == EOPNOTSUPP
     assert closed("sendmmsg", 3, 1, 1, fast) == EOPNOTSUPP
-    assert closed("sendmsg", 3, 1, 0x4000) == ALLOW
-    assert closed("sendmmsg", 3, 1, 1, 0) == ALLOW
+    assert closed("sendmsg", 3, 1, 0x4000) == NOTIFY
+    assert closed("sendmmsg", 3, 1, 1, 0) == NOTIFY
+    for option in (23, 30):  # TCP_FASTOPEN, TCP_FASTOPEN_CONNECT
+        assert closed("setsockopt", 3, 6, option, 0x1000, 4) == EOPNOTSUPP
+        assert closed("setsockopt", 3, 6 | HIGH, option | HIGH, 0x1000, 4) == EOPNOTSUPP
+        assert net("setsockopt", 3, 6, option, 0x1000, 4) == ALLOW
+    assert closed("setsockopt", 3, 6, 1, 0x1000, 4) == ALLOW  # TCP_NODELAY
+    assert closed("setsockopt", 3, 1, 23, 0x1000, 4) == ALLOW
     for name in ("sendto", "sendmsg", "sendmmsg"):
         assert net(name, 3, 1, fast, fast, 0x1000, 16) == ALLOW
 

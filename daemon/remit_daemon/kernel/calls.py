@@ -169,6 +169,44 @@ def read_memory(tid: int, address: int, size: int) -> bytes:
     return local.raw
 
 
+_writev = _prototype(_long, _long, _pointer, _long, _pointer, _long, _long)
+_NR_WRITEV = NATIVE["process_vm_writev"]
+
+
+def write_memory(tid: int, address: int, data: bytes) -> None:
+    """Put ``data`` at ``address`` of thread ``tid``; raises EFAULT when not all of it could be written."""
+    local = ctypes.create_string_buffer(data, len(data))
+    here = (ctypes.c_uint64 * 2)(ctypes.addressof(local), len(data))
+    there = (ctypes.c_uint64 * 2)(address, len(data))
+    if _writev(_NR_WRITEV, tid, here, 1, there, 1, 0) != len(data):
+        raise OSError(errno.EFAULT, "memory not mapped")
+
+
+_MSGHDR = struct.Struct(
+    "QI4xQQQQi4x"
+)  # struct user_msghdr of <linux/socket.h>: name, iov, control with their sizes, flags
+_SOL_SOCKET, _SCM_RIGHTS = 1, 1
+
+
+def send_message(fd: int, name: bytes, data: bytes, fds: list[int], flags: int) -> int:
+    """Send ``data`` (to the address ``name``, if any, with descriptors ``fds``) on our own ``fd``; returns the bytes sent."""
+    body = ctypes.create_string_buffer(data, len(data) or 1)
+    iov = (ctypes.c_uint64 * 2)(ctypes.addressof(body), len(data))
+    address = ctypes.create_string_buffer(name, len(name) or 1)
+    control = b""
+    if fds:
+        rights = struct.pack(f"{len(fds)}i", *fds)
+        # struct cmsghdr: length, level, type; then the data, padded to a word (cmsg(3))
+        control = struct.pack("QII", 16 + len(rights), _SOL_SOCKET, _SCM_RIGHTS) + rights
+        control += bytes(-len(control) % 8)
+    extra = ctypes.create_string_buffer(control, len(control) or 1)
+    header = _MSGHDR.pack(
+        ctypes.addressof(address) if name else 0, len(name), ctypes.addressof(iov), 1,
+        ctypes.addressof(extra) if control else 0, len(control), 0,
+    )  # fmt: skip
+    return call("sendmsg", fd, header, flags)
+
+
 _readlink = _libc["readlink"]
 _readlink.argtypes = (_string, _pointer, ctypes.c_size_t)
 _little = ctypes.create_string_buffer(1)

@@ -61,12 +61,12 @@ class Act:
     ``perform`` does it and returns the effect, or raises OSError. ``held`` things are closed when it is over.
     ``slow``: performing may wait for others, so it is done beside the loop, on nothing that the loop changes. ``floor`` is the
     least verdict whatever the accesses get. ``given`` is the path as the target wrote it, for denies. ``note`` goes to the ledger.
-    ``rule`` decides where there is no access to decide.
+    ``rule`` decides where there is no access to decide. ``silent``: somebody else records it (the gateway), or nobody needs to.
     """
 
     __slots__ = (
         "accesses", "argv", "floor", "given", "held", "label", "note", "path", "path2", "perform", "rule", "sha256",
-        "slow",
+        "silent", "slow",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Act:
         floor: int = 0,
         note: str = "",
         rule: Rule | None = None,
+        silent: bool = False,
     ) -> None:
         self.label = label
         self.accesses = accesses
@@ -99,6 +100,7 @@ class Act:
         self.floor = floor
         self.note = note
         self.rule = rule
+        self.silent = silent
 
     def close(self) -> None:
         """Let go of what was pinned."""

@@ -34,7 +34,7 @@ _SCRUB = frozenset(
         "DENO_CONFIG", "PERL5OPT", "PERL5LIB", "PERL5DB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
         "JDK_JAVA_OPTIONS", "LUA_INIT", "GCONV_PATH", "GETCONF_DIR", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "MALLOC_TRACE",
         "NIS_PATH", "NLSPATH", "RESOLV_HOST_CONF", "RES_OPTIONS", "TZDIR", "GLIBC_TUNABLES", "TMUX", "TMUX_PANE", "STY",
-        "SSH_AUTH_SOCK", "GPG_AGENT_INFO", "DBUS_SESSION_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID",
+        "SSH_AUTH_SOCK", "GPG_AGENT_INFO", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID",
         "LISTEN_FDNAMES",
     )
 )  # fmt: skip
@@ -51,10 +51,20 @@ class LaunchError(Exception):
         self.code = code
 
 
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+_DIRECT = "localhost,127.0.0.1,::1"
+
+
+def proxies(port: int) -> dict[str, str]:
+    """Return the variables that lead programs to the gateway's proxy at ``port``."""
+    address = f"http://127.0.0.1:{port}"
+    return dict.fromkeys(_PROXIES, address) | {"NO_PROXY": _DIRECT, "no_proxy": _DIRECT}
+
+
 def environment(
-    given: dict[str, str], tmpdir: str, session: str, agent: str, agent_socket: str
+    given: dict[str, str], tmpdir: str, session: str, agent: str, agent_socket: str, own: dict[str, str]
 ) -> dict[str, str]:
-    """Return the agent's environment: ``given`` without what injects code, with the session's own directories."""
+    """Return the agent's environment: ``given`` without what injects code, with the session's own directories and ``own``."""
     kept = {k: v for k, v in given.items() if k not in _SCRUB and not k.startswith(_SCRUB_STARTS)}
     kept.update(
         TMPDIR=tmpdir,
@@ -65,6 +75,7 @@ def environment(
         REMIT_SESSION=session,
         REMIT_AGENT=agent,
         REMIT_SOCKET=agent_socket,
+        **own,
     )
     return kept
 
@@ -103,6 +114,17 @@ def make_tmpdir() -> str:
             continue
         return os.path.realpath(path)
     raise LaunchError("cannot create a private directory in /tmp or /var/tmp", 125)
+
+
+def make_socket(path: str) -> None:
+    """Put a socket at ``path``, for programs that look whether one is there; who connects is led elsewhere."""
+    import _socket
+
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(path)
+    finally:
+        sock.close()
 
 
 def remove_tree(path: str) -> None:

@@ -13,8 +13,11 @@ import time
 
 from remit_daemon.kernel import bpf
 from remit_daemon.kernel.syscalls import NATIVE
-from remit_daemon.supervisor import jobs, launch
+from remit_daemon.supervisor import jobs, launch, machine
 from remit_daemon.supervisor.authority import Authority
+from remit_daemon.supervisor.gateway import Gateway
+from remit_daemon.supervisor.inet import Inet
+from remit_daemon.supervisor.listeners import Listeners, OwnPorts
 from remit_daemon.supervisor.metadata import Metadata
 from remit_daemon.supervisor.mounts import slow_mounts
 from remit_daemon.supervisor.names import Names
@@ -25,6 +28,7 @@ from remit_daemon.supervisor.resolve import Resolver
 from remit_daemon.supervisor.session import Session
 from remit_daemon.supervisor.sockets import Others, Sockets
 from remit_daemon.supervisor.target import Targets
+from remit_daemon.supervisor.unix import Unix
 from remit_policy import model
 
 TYPE_CHECKING = False
@@ -87,7 +91,9 @@ def serve(start: Start, line: Upcall) -> int:
     session = Session(welcome["session"], authority, journal, targets, line, hello, hello["hold"] / 1000)
     session.revision = welcome["revision"]
     session.static_changed = opens.forget
-    _register(session, authority, resolver, targets, journal, opens, start.hashes, tmpdir, here.agent)
+    network = Network(start, session, welcome["agent"])
+    _register(session, authority, resolver, targets, journal, opens, start.hashes, network)
+    own = network.environment()
 
     mask = jobs.block()
     launch.become_subreaper()
@@ -95,7 +101,7 @@ def serve(start: Start, line: Upcall) -> int:
     child = launch.start(
         program,
         hello["argv"],
-        launch.environment(start.env, tmpdir, session.id, welcome["agent"], here.agent),
+        launch.environment(start.env, tmpdir, session.id, welcome["agent"], here.agent, own),
         ruleset,
         blob,
         tag,
@@ -111,6 +117,7 @@ def serve(start: Start, line: Upcall) -> int:
     def finish(status: int) -> None:
         with session.lock:
             session.ended(status)
+        network.gateway.close()
         launch.remove_tree(tmpdir)
         os.close(start.kept)
         code = child.exec_error()
@@ -153,6 +160,73 @@ def _listen(listener: int, sync: bool) -> None:
             pass
 
 
+class Network:
+    """What mediates a session's sockets, and what the agent's environment says of it."""
+
+    def __init__(self, start: Start, session: Session, agent: str) -> None:
+        self._start = start
+        self._session = session
+        self._agent = agent
+        self.own = OwnPorts()
+        self.buses = machine.bus_addresses(start.env)
+        self.nameservers = machine.nameservers()
+        self.gateway = Gateway(start.here, session.id, Listeners(), start.env, self._hello)
+
+    def _hello(self) -> dict[str, Any]:
+        start, session = self._start, self._session
+        snapshot = session.authority.snapshot
+        wanted = {s.place[0] for s in snapshot.secrets if s.kind == "env"}
+        return {
+            "session": session.id,
+            "agent": self._agent,
+            "tag": start.hello["tag"],
+            "snapshot": model.dumps(snapshot),
+            "revision": session.revision,
+            "control": start.here.control,
+            "state": start.here.state,
+            "nameservers": self.nameservers,
+            "env": {k: v for k, v in start.env.items() if k in wanted},
+            "session_bus": self.buses["session"],
+            "system_bus": self.buses["system"],
+            "hold": start.hello["hold"],
+            "home": start.hello["home"],
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the network gives the agent. Starts the gateway if there are secrets to keep."""
+        snapshot, tmpdir = self._session.authority.snapshot, self._start.hello["tmpdir"]
+        own: dict[str, str] = {}
+        if not snapshot.net_all:
+            own |= launch.proxies(self.gateway.listeners.ports["proxy"])
+        if self.buses["session"]:
+            launch.make_socket(tmpdir + "/run/bus")
+            own["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={tmpdir}/run/bus"
+        if snapshot.secrets:
+            for secret in snapshot.secrets:
+                if secret.kind == "env":
+                    own[secret.place[0]] = ""
+            self.gateway.start()
+            own |= self.gateway.placeholders
+        return own
+
+    def handlers(
+        self, authority: Authority, resolver: Resolver, targets: Targets, journal: Journal
+    ) -> Sockets:
+        """Return the handlers of socket calls."""
+        start, session = self._start, self._session
+        named, sockets = machine.HostsFile().names, {}
+        for which, address in self.buses.items():
+            sockets.update(dict.fromkeys(machine.sockets_of(address), which))
+
+        def listener() -> int:
+            return session.listener
+
+        inet = Inet(authority, targets, journal, self.gateway, self.own, self.nameservers, named, listener)
+        tmpdir, agent = start.hello["tmpdir"], start.here.agent
+        unix = Unix(authority, resolver, targets, self.gateway, tmpdir, agent, sockets, listener)
+        return Sockets(inet, unix, targets, journal)
+
+
 def _register(
     session: Session,
     authority: Authority,
@@ -161,13 +235,12 @@ def _register(
     journal: Journal,
     opens: Opens,
     hashes: Hashes,
-    tmpdir: str,
-    agent_socket: str,
+    network: Network,
 ) -> None:
     names = Names(authority, resolver, targets, opens.forget)
     metadata = Metadata(resolver)
     programs = Programs(resolver, targets, hashes)
-    sockets = Sockets(authority, resolver, targets, journal, tmpdir, agent_socket)
+    sockets = network.handlers(authority, resolver, targets, journal)
     others = Others(targets)
     for holder, served in (
         (opens, "open openat openat2 creat"),
@@ -182,7 +255,7 @@ def _register(
             " file_setattr truncate",
         ),
         (programs, "execve execveat"),
-        (sockets, "socket connect bind listen sendto"),
+        (sockets, "socket connect bind listen sendto sendmsg sendmmsg"),
         (others, "umask"),
     ):
         session.register({name: getattr(holder, name) for name in served.split()}, NATIVE)

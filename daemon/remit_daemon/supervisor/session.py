@@ -261,7 +261,11 @@ class Session:
 
     def _perform(self, note: Note, act: Act, decision: Decision, verdict: str, seq: int) -> bool:
         """Do an allowed act and answer; True when a worker has taken it over (and will close it)."""
-        if not seq and (act.label not in _QUIET or self.journal.first_read(act.label, act.path)):
+        if (
+            not seq
+            and not act.silent
+            and (act.label not in _QUIET or self.journal.first_read(act.label, act.path))
+        ):
             seq = self._record(note, act, verdict, "pending", decision)
         if act.slow:
             if self._workers >= _MAX_WORKERS:

@@ -38,11 +38,16 @@ def test_what_injects_code_is_scrubbed() -> None:
         ("LD_PRELOAD", "LD_LIBRARY_PATH", "NODE_OPTIONS", "BASH_ENV", "PYTHONSTARTUP", "PERL5OPT", "REMIT_X", "BASH_FUNC_a%%"), "x"
     )  # fmt: skip
     env = launch.environment(
-        {**given, "PATH": "/bin", "PYTHONPATH": "src"}, "/t", "s1", "a", "/r/agent.sock"
+        {**given, "PATH": "/bin", "PYTHONPATH": "src"},
+        "/t",
+        "s1",
+        "a",
+        "/r/agent.sock",
+        {"HTTP_PROXY": "p"},
     )
     assert not given.keys() & env.keys()
     assert (env["PATH"], env["PYTHONPATH"], env["TMPDIR"]) == ("/bin", "src", "/t")
-    assert env["XDG_RUNTIME_DIR"] == "/t/run"
+    assert (env["XDG_RUNTIME_DIR"], env["HTTP_PROXY"]) == ("/t/run", "p")
 
 
 def test_programs_are_found_as_env_finds_them(tmp_path: Path) -> None:

@@ -1,0 +1,303 @@
+"""Unix sockets: which the session may reach, and where the buses really are.
+
+A path is pinned and decided on as what it is, and the connect is made by us to the pinned inode. A session reaches the
+sockets that it made itself and remit's ``agent.sock``. Of others, those of a bus lead to the gateway's filtering
+proxy; those of the screen, of sound and of keys are app permissions (``use app:screen`` …); those of helpers, which would act for
+whoever reaches them, are refused unless a policy names their path; the rest is the policy's ``connect`` on the path.
+Abstract names are the session's own or ``connect @name``.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import stat
+import struct
+
+from remit_daemon.kernel import calls
+from remit_daemon.supervisor import messages, target
+from remit_daemon.supervisor.act import Act
+from remit_daemon.supervisor.inet import Fd
+from remit_policy import model
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remit_daemon.supervisor.act import Effect, Note
+    from remit_daemon.supervisor.authority import Authority
+    from remit_daemon.supervisor.gateway import Gateway
+    from remit_daemon.supervisor.resolve import Pin, Resolver
+    from remit_daemon.supervisor.target import Targets
+
+_SUN_PATH = 108
+_LISTEN, _UNCONNECTED = 10, 7  # states, <net/tcp_states.h>
+_SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP = 20, 0x301  # <linux/sock_diag.h>; NLM_F_REQUEST | NLM_F_DUMP
+_UDIAG_SHOW_NAME, _UNIX_DIAG_NAME = 1, 0  # <linux/unix_diag.h>
+_NETLINK_SOCK_DIAG = 4
+_MAX_OWN = 4096  # abstract names of the session's own that are remembered
+_TMP = "/tmp/"  # noqa: S108 - looked at, not made
+
+_OWN = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: the session's own sockets")
+_HELPER = model.Rule(
+    model.PACK, model.DENY, "connect", "/**", source="built-in: a helper that would act for you"
+)
+_GATEWAY = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: decided by the gateway")
+_UNMEDIATED = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="net.all: unmediated")
+
+# What the end of a socket's path says of it: (part of the path, the app permission, "" for a helper). First fit counts.
+_KNOWN = (
+    ("/.X11-unix/", "screen"), ("/wayland-", "screen"), ("/gamescope-", "screen"), ("/.ICE-unix/", "screen"),
+    ("/pipewire-", "audio"), ("/pulse/", "audio"), ("/at-spi/", "input"), ("/at-spi2", "input"), ("/ibus", "input"),
+    ("/fcitx", "input"), ("/ydotool", "input"), ("/eis-", "input"), ("SingletonSocket", "browser"),
+    ("/keyring/", "keys"), ("/gnupg/", "keys"), ("/S.gpg-agent", "keys"), ("/ssh-", "keys"), ("agent.sock", "keys"),
+    ("/gcr/", "keys"), ("/.1password/", "keys"), ("/ssh-agent", "keys"), ("/openssh_agent", "keys"),
+    ("/kwalletd", "keys"), ("/.bitwarden", "keys"), ("/org.keepassxc", "keys"), ("/kpxc_server", "keys"),
+)  # fmt: skip
+# Where helpers are: service managers, multiplexers, containers, editors. Anything below these that is not in the table.
+_HELPERS = (
+    "/run/",
+    "/var/run/",
+    *(_TMP + n for n in ("tmux-", "screen-", "vscode-", "kitty", "mykitty", "nvim", "emacs")),
+)
+
+
+class Unix:
+    """The handlers of Unix sockets."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        resolver: Resolver,
+        targets: Targets,
+        gateway: Gateway,
+        tmpdir: str,
+        agent_socket: str,
+        buses: dict[str, str],
+        listener: Callable[[], int],
+    ) -> None:
+        """``buses`` maps the real path (or @name) of a bus's socket to ``session`` or ``system``."""
+        self._authority = authority
+        self._resolver = resolver
+        self._targets = targets
+        self._gateway = gateway
+        self._tmpdir = tmpdir + "/"
+        self._agent_socket = agent_socket
+        self._buses = {**buses, tmpdir + "/run/bus": "session"}
+        self._listener = listener
+        self._abstract: dict[bytes, int] = {}  # the session's own names → inode of the socket
+
+    # -- connect -----------------------------------------------------------------------------------
+
+    def connect(self, note: Note, fd: int, raw: bytes) -> Act | Effect:
+        """connect(fd, address, length) where ``raw`` is a Unix socket's address"""
+        name = raw[2:]
+        if not name or name[:1] == b"\0":
+            text = abstract(name)
+            rule, op, resource = self._decide_abstract(name, text)
+            sock = target.take_fd(note.tid, fd)
+            if text in self._buses:
+                return self._bus(note, sock, self._buses[text], ())
+            there = raw
+            held: tuple[Fd | Pin, ...] = (Fd(sock),)
+        else:
+            pin = self._pin(note, name)
+            try:
+                sock = target.take_fd(note.tid, fd)
+            except BaseException:
+                pin.close()
+                raise
+            text = pin.path
+            held = (Fd(sock), pin)
+            which = self._buses.get(text)
+            if which is not None:
+                return self._bus(note, sock, which, (pin,))
+            rule, op, resource = self._decide_path(text)
+            there = _to(pin)
+
+        def perform() -> Effect:
+            return calls.call("connect", sock, there, len(there))
+
+        accesses = () if rule else ((op, resource),)
+        return Act(
+            "connect", accesses, perform, held, path=text, rule=rule, slow=True, note=resource if op == "use" else ""
+        )  # fmt: skip
+
+    def _pin(self, note: Note, name: bytes) -> Pin:
+        pin = self._resolver.pin(note.tid, calls.AT_FDCWD, name.split(b"\0", 1)[0])
+        if not stat.S_ISSOCK(pin.mode):
+            pin.close()
+            raise OSError(errno.ECONNREFUSED, "not a socket")
+        return pin
+
+    def _decide_path(self, path: str) -> tuple[model.Rule | None, str, str]:
+        """Return the rule that decides on the socket at ``path``, or the operation and the resource to decide."""
+        authority = self._authority
+        if path.startswith(self._tmpdir) or path == self._agent_socket or authority.owns(path):
+            return _OWN, "connect", path
+        found = authority.engine.decide("connect", path)
+        if found.rule is not None:
+            return None, "connect", path  # a policy, or remit itself, speaks of this very place
+        app = next((app for part, app in _KNOWN if part in path), "")
+        if app:
+            return None, "use", f"app:{app}"
+        if authority.snapshot.net_all and not path.startswith(_HELPERS):
+            closed = authority.decide("write", path).verdict == model.DENY
+            return (None, "write", path) if closed else (_UNMEDIATED, "connect", path)
+        return (_HELPER if path.startswith(_HELPERS) else None), "connect", path
+
+    def _decide_abstract(self, name: bytes, text: str) -> tuple[model.Rule | None, str, str]:
+        inode = self._abstract.get(name)
+        if inode is not None and inode in _bound(name):
+            return _OWN, "connect", text
+        if self._authority.engine.decide("connect", text).rule is None:
+            app = next((app for part, app in _KNOWN if part in text), "")
+            if app:
+                return None, "use", f"app:{app}"
+        return None, "connect", text
+
+    def _bus(self, note: Note, sock: int, which: str, held: tuple[Pin, ...]) -> Act:
+        process = self._targets.process(note.tid)
+        exe, comm = self._targets.exe(process), target.comm(process.tgid)
+
+        def perform() -> Effect:
+            def gone() -> bool:
+                return not calls.id_valid(self._listener(), note.id)
+
+            _, answer = self._gateway.ask("bus", process, exe, comm, gone, which=which)
+            if answer["errno"]:
+                raise OSError(int(answer["errno"]), str(answer["why"]))
+            there = struct.pack("<H", _socket.AF_UNIX) + os.fsencode(answer["path"]) + b"\0"
+            return calls.call("connect", sock, there, len(there))
+
+        return Act(
+            "connect", (), perform, (Fd(sock), *held), path=f"{which} bus", rule=_GATEWAY, slow=True, silent=True
+        )  # fmt: skip
+
+    # -- bind and send -----------------------------------------------------------------------------
+
+    def bind(self, note: Note, fd: int, raw: bytes) -> Act | Effect:
+        """bind(fd, address, length) where ``raw`` is a Unix socket's address"""
+        name = raw[2:]
+        if not name or name[:1] == b"\0":
+            # Abstract: reached by the session alone (Landlock's scope holds others' off).
+            sock = target.take_fd(note.tid, fd)
+            try:
+                result = calls.call("bind", sock, raw, len(raw))
+                if len(self._abstract) >= _MAX_OWN:
+                    self._abstract.clear()
+                self._abstract[name] = os.fstat(sock).st_ino
+            finally:
+                os.close(sock)
+            return result
+        path = name.split(b"\0", 1)[0]
+        place = self._resolver.place(note.tid, calls.AT_FDCWD, path)
+        try:
+            if place.stat() is not None:
+                raise OSError(errno.EADDRINUSE, "exists")
+            real = place.path
+            there = b"\1\0/proc/self/fd/%d/%s\0" % (place.parent.fd, place.name)
+            if len(there) > 2 + _SUN_PATH:
+                raise OSError(errno.ENAMETOOLONG, "socket name too long")
+            sock = target.take_fd(note.tid, fd)
+        except BaseException:
+            place.close()
+            raise
+        try:
+            umask = self._targets.process(note.tid).umask
+        except BaseException:
+            os.close(sock)
+            place.close()
+            raise
+        authority = self._authority
+
+        def perform() -> Effect:
+            old = os.umask(umask)
+            try:
+                calls.call("bind", sock, there, len(there))
+            finally:
+                os.umask(old)
+            if authority.in_shared(real):
+                authority.own(place.parent.fd, place.name)
+            return 0
+
+        return Act("create", (("create", real),), perform, (place, Fd(sock)), note="socket")
+
+    def send(self, sending: messages.Sending) -> Act | Effect:
+        """Messages on a Unix socket: those with a destination of their own only to sockets that may be reached"""
+        names: list[bytes] = []
+        pins: list[Pin] = []
+        try:
+            for message in sending.messages:
+                if not message.name or sending.kind == messages.STREAM:
+                    names.append(message.name)
+                    continue
+                name = message.name[2:]
+                if name[:1] == b"\0":
+                    rule, op, resource = self._decide_abstract(name, abstract(name))
+                    names.append(message.name)
+                else:
+                    pin = self._pin(sending.note, name)
+                    pins.append(pin)
+                    rule, op, resource = self._decide_path(pin.path)
+                    names.append(_to(pin))
+                verdict = rule.verdict if rule else self._authority.decide(op, resource).verdict
+                if verdict != model.ALLOW:
+                    raise OSError(errno.EACCES, resource)
+            if not pins:
+                return messages.act(sending, names, self._listener, "send")
+            # What would wait is refused (EAGAIN): the pinned destination is not kept over the wait.
+            result = sending.send(names, None)
+            sending.close()
+            return result
+        finally:
+            for pin in pins:
+                pin.close()
+
+
+def _to(pin: Pin) -> bytes:
+    return b"\1\0/proc/self/fd/%d\0" % pin.fd
+
+
+def abstract(name: bytes) -> str:
+    """Return the text of an abstract name (without its family): ``@`` stands for NUL."""
+    return "@" + os.fsdecode(name[1:]).replace("\0", "@")
+
+
+def _bound(name: bytes) -> set[int]:
+    """Return the inodes of the sockets that have the abstract ``name`` now (sock_diag(7))."""
+    found: set[int] = set()
+    try:
+        netlink = _socket.socket(
+            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+        )
+    except OSError:
+        return found
+    try:
+        states = 1 << _LISTEN | 1 << _UNCONNECTED
+        body = struct.pack("=BBHIIIII", _socket.AF_UNIX, 0, 0, states, 0, _UDIAG_SHOW_NAME, 0, 0)
+        netlink.send(
+            struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + body
+        )
+        while True:
+            raw, at = netlink.recv(1 << 17), 0
+            while at + 16 <= len(raw):
+                size, kind = struct.unpack_from("=IH", raw, at)
+                if kind != _SOCK_DIAG_BY_FAMILY or size < 32:
+                    return found
+                inode = struct.unpack_from("=I", raw, at + 20)[0]
+                # struct unix_diag_msg is 16 bytes; attributes follow
+                here = at + 32
+                while here + 4 <= at + size:
+                    length, what = struct.unpack_from("=HH", raw, here)
+                    if length < 4:
+                        break
+                    if what == _UNIX_DIAG_NAME and raw[here + 4 : here + length] == name:
+                        found.add(inode)
+                    here += (length + 3) & ~3
+                at += (size + 3) & ~3
+    except OSError:
+        return set()
+    finally:
+        netlink.close()
