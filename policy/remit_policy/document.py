@@ -13,10 +13,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from remit_policy.locate import Path, position
 from remit_policy.values import (
     bad,
+    check_app,
     check_argv,
+    check_bus_name,
     check_host,
+    check_listener,
+    check_member,
+    check_method,
     check_name,
+    check_name_of_host,
+    check_named_host,
     check_pattern,
+    check_position,
+    check_request_path,
+    parse_budget,
     parse_duration,
     parse_rate,
     parse_window,
@@ -56,10 +66,20 @@ def _checked(parse: Any) -> Any:
 
 PathPattern = Annotated[str, AfterValidator(check_pattern)]
 HostPattern = Annotated[str, AfterValidator(check_host)]
+NamedHost = Annotated[str, AfterValidator(check_named_host)]
+NamePattern = Annotated[str, AfterValidator(check_name_of_host)]
+ListenPattern = Annotated[str, AfterValidator(check_listener)]
+RequestPath = Annotated[str, AfterValidator(check_request_path)]
+Method = Annotated[str, AfterValidator(check_method)]
+BusName = Annotated[str, AfterValidator(check_bus_name)]
+MemberPattern = Annotated[str, AfterValidator(check_member)]
+App = Annotated[str, AfterValidator(check_app)]
+Position = Annotated[str, AfterValidator(check_position)]
 ArgvPattern = Annotated[str, AfterValidator(check_argv)]
 Duration = Annotated[str, _checked(parse_duration)]
 Rate = Annotated[str, _checked(parse_rate)]
 Window = Annotated[str, _checked(parse_window)]
+Budget = Annotated[str, _checked(parse_budget)]
 
 
 class _Strict(BaseModel):
@@ -114,12 +134,82 @@ class FileRule(Limits):
     not_match: list[str] = Field(default=[], description="examples that these patterns must not match")
 
 
-class HostRule(Limits):
-    """The hosts of ``connect``."""
+class Traffic(Limits):
+    """Rules on what carries bytes."""
+
+    budget: Budget | None = Field(
+        default=None, description="at most so many bytes in a time, as in 10MB/day"
+    )
+
+    @model_validator(mode="after")
+    def _spends(self) -> Traffic:
+        if self.budget and not self.allow:  # type: ignore[attr-defined]
+            raise bad("a budget without an allow", "an allow that it limits", "budget")
+        return self
+
+
+class HostRule(Traffic):
+    """The hosts and Unix sockets of ``connect``."""
 
     allow: list[HostPattern] = []
     ask: list[HostPattern] = []
     deny: list[HostPattern] = []
+
+
+class NameRule(Limits):
+    """The names of ``resolve``."""
+
+    allow: list[NamePattern] = []
+    ask: list[NamePattern] = []
+    deny: list[NamePattern] = []
+
+
+class ListenRule(Limits):
+    """The addresses of ``listen``."""
+
+    allow: list[ListenPattern] = []
+    ask: list[ListenPattern] = []
+    deny: list[ListenPattern] = []
+
+
+class RequestRule(Traffic):
+    """The request paths of one method at one host."""
+
+    allow: list[RequestPath] = []
+    ask: list[RequestPath] = []
+    deny: list[RequestPath] = []
+
+
+class MemberRule(Limits):
+    """The members of one service on a bus."""
+
+    allow: list[MemberPattern] = []
+    ask: list[MemberPattern] = []
+    deny: list[MemberPattern] = []
+
+
+class WholeRule(Limits):
+    """A rule on a service as such; its name is the table's."""
+
+    allow: list[Literal["*"]] = []
+    ask: list[Literal["*"]] = []
+    deny: list[Literal["*"]] = []
+
+
+class AppRule(Limits):
+    """The app permissions that may be used."""
+
+    allow: list[App] = []
+    ask: list[App] = []
+    deny: list[App] = []
+
+
+class SecretRule(Limits):
+    """The secrets that may be used, by name; a secret of one's policy is allowed but for these."""
+
+    allow: list[str] = []
+    ask: list[str] = []
+    deny: list[str] = []
 
 
 class ExecRule(Limits):
@@ -156,20 +246,61 @@ class Files(_Strict):
 
 
 class Net(_Strict):
-    """Network rules."""
+    """Network rules. A key with a dot, or ``localhost``, is a host whose requests are decided one by one."""
 
     all: bool = Field(default=False, description="open TCP and UDP, unmediated")
     connect: HostRule | None = None
+    resolve: NameRule | None = None
+    listen: ListenRule | None = None
+    requests: dict[NamedHost, dict[Method, RequestRule]] = Field(
+        default={}, description="requests by host and method; a host's table may also stand in net itself"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hosts(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        own = {k: v for k, v in raw.items() if k in cls.model_fields}
+        hosts = {k: v for k, v in raw.items() if k not in cls.model_fields and is_host_key(k)}
+        rest = {k: v for k, v in raw.items() if k not in own and k not in hosts}
+        return own | rest | ({"requests": own.get("requests", {}) | hosts} if hosts else {})
 
     @model_validator(mode="after")
     def _fits(self) -> Net:
-        if self.all and self.connect is not None:
-            raise bad(
-                "connect rules beside 'all = true'",
-                "one of them: what is unmediated obeys no rule",
-                "connect",
-            )
+        if self.all:
+            key = next((k for k in ("connect", "resolve", "listen", "requests") if getattr(self, k)), "")
+            if key:
+                raise bad(
+                    f"{key} rules beside 'all = true'", "one of them: what is unmediated obeys no rule", key
+                )
         return self
+
+
+def is_host_key(key: str) -> bool:
+    """Tell whether a key of a net table is a host and not a setting."""
+    return "." in key or ":" in key or key == "*" or key.partition(":")[0] == "localhost"
+
+
+class Service(_Strict):
+    """What may be done with one service on a bus."""
+
+    see: WholeRule | None = None
+    own: WholeRule | None = None
+    call: MemberRule | None = None
+    emit: MemberRule | None = None
+
+
+class Apps(_Strict):
+    """App permissions."""
+
+    use: AppRule | None = None
+
+
+class Secrets(_Strict):
+    """Limits on the use of secrets."""
+
+    use: SecretRule | None = None
 
 
 class Role(_Strict):
@@ -183,6 +314,9 @@ class Role(_Strict):
     files: Files = Files()
     net: Net = Net()
     exec: dict[str, ExecRule] = {}
+    dbus: dict[BusName, Service] = {}
+    apps: Apps = Apps()
+    secrets: Secrets = Secrets()
 
 
 class Match(_Strict):
@@ -202,6 +336,41 @@ class Agent(_Strict):
     roles: list[str] = Field(min_length=1)
 
 
+class From(_Strict):
+    """Where a secret's value is: one of these."""
+
+    file: PathPattern | None = None
+    env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    command: list[str] | None = Field(default=None, min_length=1)
+    keyring: dict[str, str] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> From:
+        if len(self.model_fields_set) != 1:
+            raise bad("a secret with no source, or with several", "one of file, env, command, keyring")
+        return self
+
+
+class SecretTable(_Strict):
+    """A credential that agents use and never have."""
+
+    from_: From = Field(alias="from")
+    env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        description="the variable in which the agent finds the placeholder"
+    )
+    hosts: list[NamedHost] = Field(min_length=1)
+    as_: Position = Field(default="bearer", alias="as")
+    user: str = Field(default="", description="with basic: the user's name")
+    agents: list[Annotated[str, AfterValidator(check_name)]] = ["*"]
+
+
+class Sensitive(_Strict):
+    """What only an administrator may allow; in an administrator's files alone."""
+
+    hosts: list[HostPattern] = Field(min_length=1)
+    approve: Literal["admin"] = "admin"
+
+
 def _no_bool(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value  # true is 1 to Python, not to TOML
 
@@ -212,6 +381,8 @@ class Document(_Strict):
     version: Annotated[Literal[1], BeforeValidator(_no_bool)]
     agent: dict[str, Agent] = {}
     role: dict[str, Role] = {}
+    secret: dict[str, SecretTable] = {}
+    sensitive: dict[str, Sensitive] = {}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from remit_policy.compile import Machine, Trie, advance, literal_root, tokens
 from remit_policy.laws import conditions, fold, insists
-from remit_policy.match import expand, host_components, host_key, parse
+from remit_policy.match import expand, parse
 from remit_policy.model import (
     ALLOW,
     ASK,
@@ -20,6 +20,7 @@ from remit_policy.model import (
     Decision,
     Rule,
 )
+from remit_policy.resources import is_path, key, patterns, request_root
 
 __all__ = ["Engine", "conditions"]
 
@@ -67,10 +68,23 @@ class Engine:
         self._memo: dict[str, dict[str, Decision]] = {op: {} for op in OPS}
         self._argv: dict[tuple[int, ...], tuple[Machine, list[Rule]]] = {}
 
+    @staticmethod
+    def _key(op: str, text: str) -> str:
+        return "" if is_path(op, text) else key(op, text)
+
+    def has_requests(self, host: str, port: int) -> bool:
+        """Tell whether some rule is about single requests to the canonical ``host`` at ``port``."""
+        nodes = self._walk(request_root(host, port)).nodes
+        return any(
+            any(name[0] == "\0" for name in node.literal)
+            or (node.globs is not None and any(text[0] == "\0" for text in node.globs.all))
+            for node in nodes
+        )
+
     # -- files -------------------------------------------------------------------------------------
 
     def decide(self, op: str, path: str) -> Decision:
-        """Return the decision for ``op`` on the absolute, normalised ``path`` (for ``connect``: a host too).
+        """Return the decision for ``op`` on the absolute, normalised ``path``, or on a resource as ``resources`` writes it.
 
         ``matches`` of the result is empty. Raises KeyError for an unknown operation.
         """
@@ -78,12 +92,9 @@ class Engine:
         found = memo.get(path)
         if found is not None:
             return found
-        if path[:1] != "/" or "\0" in path:
-            if op != "connect" or not path or "\0" in path or "/" in path:
-                return _LOST
-            where = host_key(path)
-        else:
-            where = path
+        where = path if path[:1] == "/" and "\0" not in path and is_path(op, path) else self._key(op, path)
+        if not where:
+            return _LOST
         state = self._machine.start
         for name in where.split("/"):
             state = state[name]
@@ -112,9 +123,10 @@ class Engine:
     def explain(self, op: str, path: str) -> Decision:
         """Return what ``decide`` returns, with every matching rule, the most specific first."""
         known = self.decide(op, path)
-        if path[:1] != "/" and (op != "connect" or not path or "/" in path):
+        where = path if path[:1] == "/" and "\0" not in path and is_path(op, path) else self._key(op, path)
+        if not where:
             return known
-        state = self._walk(path if path[:1] == "/" else host_key(path))
+        state = self._walk(where)
         groups = self._groups(op, state)
         by = IMPLIED_BY.get(op)
         ranked = [r for g in groups for r in sorted(g, key=_severity) if r.op == op]
@@ -335,9 +347,7 @@ class Engine:
 
 
 def _patterns(op: str, text: str) -> list[list[str | Glob | None]]:
-    if op == "connect" and not text.startswith(("/", "**")):
-        return [host_components(p) for p in expand(text)]
-    return parse(text)
+    return parse(text) if is_path(op, text) else patterns(op, text)
 
 
 def _severity(rule: Rule) -> int:

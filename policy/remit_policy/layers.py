@@ -25,8 +25,11 @@ from remit_policy.rules import (
     check_references,
     inherited,
     matches_name,
+    resource_tables,
     role_rules,
     roles_for,
+    secrets_of,
+    sensitive_rules,
 )
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
@@ -122,7 +125,8 @@ class PolicySet:
         values = dict(variables)
         chosen = roles_for(sources, agent_name, exe, sha256, values)
         roles = inherited(sources, [role for _, role in chosen])
-        rules = [*guard, *role_rules(sources, roles, values)]
+        secrets, uses = secrets_of(sources, agent_name, values)
+        rules = [*guard, *role_rules(sources, roles, values), *uses, *sensitive_rules(sources)]
         if project_file is not None:
             rules += _narrowing(read_source(project_file), agent_name, exe, sha256, values)
         for place in launch_dirs:
@@ -135,7 +139,12 @@ class PolicySet:
         said = {role.reads for role in used}
         net_all = any(role.net.all for role in used)
         clash = next(
-            (r for r in rules if net_all and r.op == "connect" and r.layer in (ADMIN, USER, PROJECT)), None
+            (
+                r
+                for r in rules
+                if net_all and r.op in ("connect", "request") and r.layer in (ADMIN, USER, PROJECT)
+            ),
+            None,
         )
         if clash is not None:
             file, _, line = clash.source.rpartition(":")
@@ -149,6 +158,7 @@ class PolicySet:
             reads="fixed" if "fixed" in said and "ask" not in said else "ask",
             net_all=net_all,
             variables=values,
+            secrets=tuple(secrets),
         )
 
 
@@ -262,11 +272,11 @@ def _narrowing(
     own = [(PROJECT, source)]
     problems = check_references(own)
     for name, role in source.document.role.items():
-        tables: list[tuple[tuple[str, ...], Any]] = [
+        tables: list[tuple[tuple[str | int, ...], Any]] = [
             (("files", k), t) for k, t in role.files.__dict__.items() if t is not None
         ]
         tables += [(("exec", k), t) for k, t in role.exec.items()]
-        tables += [(("net", "connect"), role.net.connect)] if role.net.connect else []
+        tables += [(p[2:], t) for _, p, t, _ in resource_tables(role, name)]
         for path, table in tables:
             if table.allow:
                 where = ("role", name, *path, "allow")

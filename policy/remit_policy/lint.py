@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from remit_policy.compile import literal_root
 from remit_policy.document import Problem, Source
 from remit_policy.engine import Engine
-from remit_policy.match import DSTAR, HOSTS, PatternError, components, expand
+from remit_policy.match import DSTAR, PatternError, components, expand
 from remit_policy.model import ADMIN, ALLOW, DENY, PACK, Rule, Snapshot
+from remit_policy.resources import is_path
 from remit_policy.rules import BASE_ROLES, DEFAULT_ROLE, inherited, program_paths, role_rules
 
 _WRITING = ("write", "create", "delete", "metadata")
@@ -46,14 +47,6 @@ def lint(
                 )
         rules = role_rules([(layer, source)], [name], values)
         out += _broad(rules) + _shadowed(rules)
-        if role.net.connect is not None and layer != PACK:
-            out.append(
-                source.problem(
-                    ("role", name, "net", "connect"),
-                    "the network is closed: this version has no rules for hosts yet",
-                    "net.all = true to open it",
-                )
-            )
         out += _examples_of_nothing(source, name)
     return list(dict.fromkeys(out))
 
@@ -66,7 +59,10 @@ def _warn(rule: Rule, message: str, expected: str = "") -> Problem:
 def _broad(rules: Iterable[Rule]) -> list[Problem]:
     out = []
     for rule in rules:
-        if rule.verdict != ALLOW or rule.op == "connect" or rule.layer == PACK:
+        if rule.verdict != ALLOW or rule.layer == PACK:
+            continue
+        if not is_path(rule.op, rule.pattern):
+            out += _broad_resource(rule)
             continue
         for one in expand(rule.pattern):
             parts = components(one)
@@ -101,6 +97,18 @@ def _broad(rules: Iterable[Rule]) -> list[Problem]:
     return out
 
 
+def _broad_resource(rule: Rule) -> list[Problem]:
+    if rule.op == "connect" and rule.text == "*":
+        return [_warn(rule, "'*' allows connections to every name there is", "the hosts that are meant")]
+    if rule.op == "connect" and rule.text == "localhost":
+        return [_warn(rule, "'localhost' allows every service on this machine", "localhost:PORT")]
+    if rule.op in ("call", "own") and rule.text.split(" ")[0] in ("*", "system:*"):
+        return [
+            _warn(rule, f"'{rule.text}' allows {rule.op} on every service", "the service that is meant")
+        ]
+    return []
+
+
 def _shadowed(rules: Sequence[Rule]) -> list[Problem]:
     """Rules of one table that never decide: repeated, inside a final deny, or taken out by an exception."""
     out = []
@@ -118,7 +126,7 @@ def _shadowed(rules: Sequence[Rule]) -> list[Problem]:
                 else "is also written with another verdict"
             )
             out.append(_warn(rule, f"'{rule.text}' {said} (first at {first.source}); the stricter counts"))
-        if rule.op in ("exec", "connect"):
+        if rule.op == "exec" or not is_path(rule.op, rule.pattern):
             continue
         final = next((f for f in finals if f is not rule and f.op == rule.op and _covers(f, rule)), None)
         if final is not None:
@@ -153,7 +161,7 @@ def _examples_of_nothing(source: Source, role: str) -> list[Problem]:
     for op, table in source.document.role[role].files.__dict__.items():
         for word in ("allow", "ask", "deny"):
             for number, text in enumerate(getattr(table, word, ())):
-                if "{}" in text or "{,}" in text or HOSTS in text:
+                if "{}" in text or "{,}" in text:
                     out.append(
                         source.problem(
                             ("role", role, "files", op, word, number),

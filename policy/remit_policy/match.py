@@ -258,35 +258,3 @@ def parse(pattern: str) -> list[list[str | Glob | None]]:
 
 _parsed: dict[str, list[list[str | Glob | None]]] = {}
 _MAX_PARSED = 4096
-
-
-HOSTS = "\0host"  # the component under which hosts live: no path holds a null character
-
-
-def host_components(pattern: str) -> list[str | Glob | None]:
-    """Return the components of a host pattern, the top-level label first.
-
-    ``*.x`` is every host below ``x`` (not ``x`` itself); ``*`` alone is every host. An address is one
-    component. Raises PatternError.
-    """
-    text = pattern.lower().rstrip(".")
-    if not text or "/" in text or any(c.isspace() or c in "\0[]" for c in text):
-        raise PatternError("not a host", "a host name, *.name, or an address")
-    if text == "*":
-        return [HOSTS, DSTAR]
-    deep = text.startswith("*.")
-    labels = host_key(text[2:] if deep else text).split("/")[2:]
-    if any(not part or part == "**" for part in labels):
-        raise PatternError("not a host", "a host name, *.name, or an address")
-    out: list[str | Glob | None] = [HOSTS, *(component(part) for part in labels)]
-    if deep:
-        out += [component("*"), DSTAR]
-    return out
-
-
-def host_key(host: str) -> str:
-    """Return the pseudo path by which ``host`` (a name or an address) is looked up."""
-    name = host.lower().rstrip(".")
-    if ":" in name or name.replace(".", "").isdigit():
-        return f"/{HOSTS}/{name}"
-    return f"/{HOSTS}/" + "/".join(reversed(name.split(".")))

@@ -11,10 +11,10 @@ The supervisor imports this module at every ``remit run``, so it imports nothing
 from __future__ import annotations
 
 FILE_OPS = ("read", "write", "create", "delete", "execute", "list", "metadata")
-OPS = (*FILE_OPS, "exec", "connect")
+OPS = (*FILE_OPS, "exec", "connect", "resolve", "listen", "request", "see", "call", "emit", "own", "use")
 
 # An operation that no rule of its own matches in a layer is decided by that layer's rules for this one.
-IMPLIED_BY = {"list": "read", "create": "write"}
+IMPLIED_BY = {"list": "read", "create": "write", "resolve": "connect"}
 
 # Verdicts: what is to be done with a request. The order is severity, so ``max`` is the strictest.
 ALLOW, ASK, DENY = 0, 1, 2
@@ -34,13 +34,13 @@ class Rule:
     ``protected`` marks a built-in ask that a broader allow of another layer does not override.
     ``rate`` is (uses, seconds): at most so many uses in so many seconds; ``window`` is (start, end) in
     minutes of the local day, end exclusive: a spent rate, or a time outside the window, turns allow
-    into ask. ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
+    into ask; so does a spent ``budget``, (bytes, seconds). ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
     person wrote it.
     """
 
     __slots__ = (
         "layer", "verdict", "op", "pattern", "excepts", "argv", "final", "protected",
-        "rate", "window", "hold", "source", "role", "text",
+        "rate", "window", "budget", "hold", "source", "role", "text",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,7 @@ class Rule:
         protected: bool = False,
         rate: tuple[int, int] | None = None,
         window: tuple[int, int] | None = None,
+        budget: tuple[int, int] | None = None,
         hold: float | None = None,
         source: str = "",
         role: str = "",
@@ -71,6 +72,7 @@ class Rule:
         self.protected = protected
         self.rate = rate
         self.window = window
+        self.budget = budget
         self.hold = hold
         self.source = source
         self.role = role
@@ -109,6 +111,39 @@ class Decision:
         return f"<Decision {VERDICTS[self.verdict]} by {self.source}>"
 
 
+class Secret:
+    """A credential that the agent never has: it gets a placeholder in the variable ``env``.
+
+    The gateway puts the value in, towards ``hosts`` alone and only at ``position``: ``bearer``, ``basic`` (for
+    ``user``), ``header:NAME`` or ``query:NAME``. ``kind`` and ``place`` say where the value is: ``file`` path, ``env`` variable,
+    ``command`` arguments, or ``keyring`` attributes as alternating keys and values.
+    """
+
+    __slots__ = ("env", "hosts", "kind", "name", "place", "position", "source", "user")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        place: tuple[str, ...],
+        env: str,
+        hosts: tuple[str, ...],
+        position: str,
+        user: str,
+        source: str,
+    ) -> None:
+        self.name, self.kind, self.place = name, kind, place
+        self.env, self.hosts, self.position, self.user, self.source = env, hosts, position, user, source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and all(
+            getattr(self, n) == getattr(other, n) for n in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.place))
+
+
 class SnapshotError(ValueError):
     """A snapshot's text is not what this version of remit writes."""
 
@@ -121,7 +156,7 @@ class Snapshot:
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display.
     """
 
-    __slots__ = ("agent", "hold", "net_all", "reads", "rules", "variables")
+    __slots__ = ("agent", "hold", "net_all", "reads", "rules", "secrets", "variables")
 
     def __init__(
         self,
@@ -132,6 +167,7 @@ class Snapshot:
         net_all: bool = False,
         hold: float = 25.0,
         variables: dict[str, str] | None = None,
+        secrets: tuple[Secret, ...] = (),
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -139,6 +175,7 @@ class Snapshot:
         self.net_all = net_all
         self.hold = hold
         self.variables = variables or {}
+        self.secrets = secrets
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -149,6 +186,7 @@ class Snapshot:
             net_all=self.net_all,
             hold=self.hold,
             variables=self.variables,
+            secrets=self.secrets,
         )
 
 
@@ -199,6 +237,7 @@ def _rule_line(r: Rule) -> str:
             ("f" if r.final else "") + ("p" if r.protected else ""),
             f"{r.rate[0]}/{r.rate[1]}" if r.rate else "",
             f"{r.window[0]}-{r.window[1]}" if r.window else "",
+            f"{r.budget[0]}/{r.budget[1]}" if r.budget else "",
             "" if r.hold is None else repr(r.hold),
             _escape(r.source),
             _escape(r.role),
@@ -207,12 +246,40 @@ def _rule_line(r: Rule) -> str:
     )
 
 
+def _secret_line(s: Secret) -> str:
+    cells = (s.name, s.kind, s.env, s.position, s.user, s.source)
+    return "\t".join(("secret", *map(_escape, cells), _pack(s.place), _pack(s.hosts)))
+
+
+def _secret_of(cells: list[str]) -> Secret:
+    name, kind, env, position, user, source = map(_unescape, cells[1:7])
+    place, hosts = cells[7:]
+    return Secret(name, kind, _unpack(place), env, _unpack(hosts), position, user, source)
+
+
 def _rule_of(cells: list[str]) -> Rule:
-    (_, layer, verdict, op, pattern, excepts, argv, flags, rate, window, hold, source, role, text) = cells
+    (
+        _,
+        layer,
+        verdict,
+        op,
+        pattern,
+        excepts,
+        argv,
+        flags,
+        rate,
+        window,
+        budget,
+        hold,
+        source,
+        role,
+        text,
+    ) = cells
     if op not in OPS or not 0 <= int(verdict) < len(VERDICTS) or not 0 <= int(layer) < len(LAYERS):
         raise SnapshotError(f"unknown operation, verdict or layer in {cells[1:4]}")
     count, _, seconds = rate.partition("/")
     start, _, end = window.partition("-")
+    amount, _, span = budget.partition("/")
     return Rule(
         int(layer),
         int(verdict),
@@ -224,6 +291,7 @@ def _rule_of(cells: list[str]) -> Rule:
         protected="p" in flags,
         rate=(int(count), int(seconds)) if rate else None,
         window=(int(start), int(end)) if window else None,
+        budget=(int(amount), int(span)) if budget else None,
         hold=float(hold) if hold else None,
         source=_unescape(source),
         role=_unescape(role),
@@ -241,6 +309,7 @@ def dumps(snapshot: Snapshot) -> str:
         f"hold\t{snapshot.hold!r}",
     ]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
+    lines += [_secret_line(s) for s in snapshot.secrets]
     lines += [_rule_line(r) for r in snapshot.rules]
     return "\n".join(lines) + "\n"
 
@@ -253,6 +322,7 @@ def loads(text: str) -> Snapshot:
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
     rules: list[Rule] = []
+    secrets: list[Secret] = []
     lines = text.split("\n")
     if lines[0] != "remit-snapshot\t1" or lines[-1] != "":
         raise SnapshotError("not a whole snapshot of version 1")
@@ -261,6 +331,8 @@ def loads(text: str) -> Snapshot:
         try:
             if cells[0] == "rule":
                 rules.append(_rule_of(cells))
+            elif cells[0] == "secret":
+                secrets.append(_secret_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
             else:
@@ -275,6 +347,7 @@ def loads(text: str) -> Snapshot:
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
             variables=variables,
+            secrets=tuple(secrets),
         )
     except (KeyError, ValueError) as e:
         raise SnapshotError(f"missing or malformed setting {e}") from None

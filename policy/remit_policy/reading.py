@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from remit_policy.document import Document, Limits, PolicyError, Problem, Source
+from remit_policy.document import Document, Limits, PolicyError, Problem, Source, is_host_key
 from remit_policy.locate import Path, locate, position
 from remit_policy.values import SEPARATOR, alternatives, quoted
 
@@ -21,13 +21,6 @@ MAX_PROBLEMS = 100  # reported of one file: nobody reads more at once
 MAX_ALTERNATIVES = (
     50_000  # that the braces of one file stand for: more would hold the daemon up for seconds
 )
-
-_UNENFORCED = {
-    "sensitive": "sensitive scopes are not supported by this version",
-    "dbus": "rules for apps on the bus are not supported by this version",
-    "secret": "secrets are not supported by this version",
-    "budget": "budgets are not supported by this version",
-}
 
 
 def read_bytes(path: str, *, owner: int | None = None) -> bytes:
@@ -96,6 +89,8 @@ def read_document(file: str, data: bytes, *, pack: bool = False) -> Source:
         if len(path) > 3 and path[2] == "files" and " " in str(path[3]):
             for op in str(path[3]).split():
                 places.setdefault((*path[:3], op, *path[4:]), place)
+        if len(path) > 3 and path[2] == "net" and is_host_key(str(path[3])):
+            places.setdefault((*path[:3], "requests", *path[3:]), place)
     try:
         document = Document.model_validate(raw)
     except ValidationError as e:
@@ -151,20 +146,6 @@ def _problem(file: str, places: dict[Path, tuple[int, int]], detail: Any) -> Pro
             line, column = position(places, (*path, key))
         return Problem(file, line, column, message, expected)
     if kind == "extra_forbidden":
-        for name in (last, *map(str, path)):
-            if name in _UNENFORCED and len(path) in (1, 3):
-                return Problem(
-                    file, line, column, _UNENFORCED[name], "nothing here: it would not be enforced"
-                )
-        if len(path) == 4 and path[2] == "net" and last in ("listen", "resolve"):
-            return Problem(
-                file, line, column, f"rules for '{last}' are not supported by this version", "connect rules"
-            )
-        if len(path) == 4 and path[2] == "net" and "." in last:
-            return Problem(
-                file, line, column, f"rules for requests to '{last}' are not supported by this version",
-                "connect rules, or net.all",
-            )  # fmt: skip
         return Problem(
             file, line, column, f"unknown key {quoted(last)}", "one of " + ", ".join(_known(path))
         )

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from remit_policy.document import ExecRule, FileRule, HostRule, PolicyError, Problem, Source
+from remit_policy.document import FileRule, Limits, PolicyError, Problem, Role, Source, Traffic
 from remit_policy.engine import Engine
 from remit_policy.match import DSTAR, Glob, PatternError, component, components, escape, expand, parse
-from remit_policy.model import ALLOW, ASK, DENY, PACK, USER, Rule, Snapshot
-from remit_policy.values import VARIABLES, expand_variables, parse_duration, parse_rate, parse_window
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, PACK, PROJECT, USER, Rule, Secret, Snapshot
+from remit_policy.values import (
+    VARIABLES,
+    expand_variables,
+    is_socket,
+    parse_budget,
+    parse_duration,
+    parse_rate,
+    parse_window,
+)
 
 BASE_ROLES = ("base", "protected")  # of the packs: every agent has them
 DEFAULT_ROLE = "default"  # for an agent for which no section names roles
@@ -110,6 +118,20 @@ def check_references(sources: Layered) -> list[Problem]:
                 out.append(source.problem(path, f"unknown role '{wanted}'", "a role that is defined"))
             elif path[0] == "role" and path[1] in _reach(parents, wanted):
                 out.append(source.problem(path, f"role '{path[1]}' inherits itself", "no circle"))
+    for layer, source in sources:
+        if layer in (USER, PROJECT):
+            for name in source.document.sensitive:
+                where = ("sensitive", name)
+                out.append(
+                    source.problem(where, "a sensitive table in this file", "an administrator's file")
+                )
+        if layer == PROJECT:
+            for name in source.document.secret:
+                out.append(
+                    source.problem(
+                        ("secret", name), "a secret in a project's policy", "a person's own file"
+                    )
+                )
     return out
 
 
@@ -198,7 +220,7 @@ def _rule(
     verdict: int,
     op: str,
     pattern: str,
-    table: FileRule | HostRule | ExecRule,
+    table: Limits,
     source: Source,
     role: str,
     path: tuple[str | int, ...],
@@ -218,6 +240,9 @@ def _rule(
         protected=table.protected and verdict != ALLOW,
         rate=parse_rate(table.rate) if limited and table.rate else None,
         window=parse_window(table.window) if limited and table.window else None,
+        budget=parse_budget(table.budget)
+        if limited and isinstance(table, Traffic) and table.budget
+        else None,
         hold=parse_duration(table.hold) if table.hold else None,
         source=source.at(*path),
         role=role,
@@ -270,14 +295,7 @@ def role_rules(sources: Layered, roles: Iterable[str], values: dict[str, str]) -
             for op, table in role.files.__dict__.items():
                 if isinstance(table, FileRule):
                     out += file_rules(layer, source, name, op, table, values)
-            connect = role.net.connect
-            if connect is not None:
-                for word, verdict in _WORDS:
-                    for number, text in enumerate(getattr(connect, word)):
-                        where = ("role", name, "net", "connect", word, number)
-                        out.append(
-                            _rule(layer, verdict, "connect", text, connect, source, name, where, text)
-                        )
+            out += _resource_rules(layer, source, name, role, values)
             for program, argvs in role.exec.items():
                 try:
                     paths = program_paths(program, values)
@@ -297,6 +315,121 @@ def role_rules(sources: Layered, roles: Iterable[str], values: dict[str, str]) -
                                     )
                                 )  # fmt: skip
     return out
+
+
+Where = tuple[str | int, ...]
+
+
+def _resource_rules(
+    layer: int, source: Source, name: str, role: Role, values: dict[str, str]
+) -> list[Rule]:
+    out: list[Rule] = []
+    for op, path, table, write in resource_tables(role, name):
+        for word, verdict in _WORDS:
+            for number, text in enumerate(getattr(table, word)):
+                where = (*path, word, number)
+                for pattern in _resource_patterns(op, write(text), values, source, where, layer):
+                    out.append(_rule(layer, verdict, op, pattern, table, source, name, where, pattern))
+                    out += _implied(out[-1])
+    return out
+
+
+def resource_tables(role: Role, name: str) -> Iterator[tuple[str, Where, Limits, Callable[[str], str]]]:
+    """Yield (operation, key path, table, how an entry becomes a pattern) of all that is neither file nor program."""
+
+    def same(text: str) -> str:
+        return text
+
+    for op in ("connect", "resolve", "listen"):
+        if (table := getattr(role.net, op)) is not None:
+            yield op, ("role", name, "net", op), table, same
+    for host, methods in role.net.requests.items():
+        for method, table in methods.items():
+            yield "request", ("role", name, "net", "requests", host, method), table, _request(method, host)
+    for service, rules in role.dbus.items():
+        for op, table in rules.__dict__.items():
+            if isinstance(table, Limits):
+                yield op, ("role", name, "dbus", service, op), table, _member(op, service)
+    for kind, prefix in (("apps", "app:"), ("secrets", "secret:")):
+        if (table := getattr(role, kind).use) is not None:
+            yield "use", ("role", name, kind, "use"), table, prefix.__add__
+
+
+def _request(method: str, host: str) -> Callable[[str], str]:
+    return lambda path: f"{method} {host}{path if path[0] == '/' else '/' + path}"
+
+
+def _member(op: str, service: str) -> Callable[[str], str]:
+    return lambda text: service if op in ("see", "own") else f"{service} {text}"
+
+
+def _resource_patterns(
+    op: str, text: str, values: dict[str, str], source: Source, where: Where, layer: int
+) -> list[str]:
+    if op == "connect" and is_socket(text):
+        return _expanded(text, values, source, where, lenient=layer == PACK)
+    return [text]
+
+
+def _implied(rule: Rule) -> list[Rule]:
+    """Return the rules that come with one: who may call a service sees it, and who may send requests to a host, or reach
+    one of its ports, may connect and look it up."""
+    op, pattern = "", ""
+    if rule.verdict == DENY:
+        return []
+    if rule.op == "request":
+        op, pattern = "connect", rule.pattern.partition(" ")[2].partition("/")[0]
+    elif rule.op in ("call", "own"):
+        op, pattern = "see", rule.pattern.partition(" ")[0]
+    elif rule.op == "connect" and rule.verdict == ALLOW and not is_socket(rule.pattern):
+        host, colon, port = rule.pattern.rpartition(":")
+        if colon and port.isdigit() and "]" not in rule.pattern and ":" not in host and "/" not in host:
+            op, pattern = "resolve", host
+    if not op:
+        return []
+    implied = Rule(rule.layer, ALLOW, op, pattern, source=rule.source, role=rule.role, text=rule.text)
+    return [implied, *(_implied(implied) if op == "connect" else [])]
+
+
+def sensitive_rules(sources: Layered) -> list[Rule]:
+    """Return the administrator's asks that only an administrator may answer."""
+    out = []
+    for layer, source in sources:
+        for name, table in source.document.sensitive.items() if layer == ADMIN else ():
+            for number, host in enumerate(table.hosts):
+                at = source.at("sensitive", name, "hosts", number)
+                out.append(
+                    Rule(ADMIN, ASK, "connect", host, final=True, source=at, role=f"sensitive {name}")
+                )
+    return out
+
+
+def secrets_of(sources: Layered, agent: str, values: dict[str, str]) -> tuple[list[Secret], list[Rule]]:
+    """Return the secrets that ``agent`` may use, and the rules that let it. Raises PolicyError."""
+    found: dict[str, Secret] = {}
+    rules = []
+    for layer, source in sources:
+        for name, table in source.document.secret.items():
+            if not any(matches_name(a, agent) for a in table.agents):
+                continue
+            at, origin = source.at("secret", name), table.from_
+            place: tuple[str, ...]
+            if origin.file is not None:
+                kind, place = (
+                    "file",
+                    tuple(_expanded(origin.file, values, source, ("secret", name, "from", "file"))),
+                )
+            elif origin.env is not None:
+                kind, place = "env", (origin.env,)
+            elif origin.command is not None:
+                kind, place = "command", tuple(origin.command)
+            else:
+                kind, place = "keyring", tuple(x for pair in (origin.keyring or {}).items() for x in pair)
+            found[name] = Secret(
+                name, kind, place, table.env, tuple(table.hosts), table.as_, table.user, at
+            )
+            rules.append(Rule(layer, ALLOW, "use", f"secret:{escape(name)}", source=at))
+    return list(found.values()), rules
 
 
 def _tokens(text: str) -> list[tuple[str, ...]]:

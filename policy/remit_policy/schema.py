@@ -18,9 +18,12 @@ def schema() -> dict[str, Any]:
     ops = "|".join(FILE_OPS)
     files["properties"] = dict.fromkeys(FILE_OPS, rule)
     files["patternProperties"] = {f"^({ops})( ({ops}))+$": rule}
+    net = made["$defs"]["Net"]
+    hosts = net["properties"].pop("requests")
+    net["patternProperties"] = {r"[.:]|^\*$|^localhost": hosts["additionalProperties"]}
     for model in made["$defs"].values():
         model.get("properties", {}).pop("protected", None)  # for the built-in packs only
-    for model in ("FileRule", "HostRule", "ExecRule"):
+    for model in [name for name in made["$defs"] if name.endswith("Rule")]:
         made["$defs"][model]["anyOf"] = [{"required": [word]} for word in ("allow", "ask", "deny")]
     _drop_nulls(made)
     return {

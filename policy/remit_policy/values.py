@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 
-from remit_policy.match import MAX_EXPANSIONS, PatternError, components, escape, expand, host_components
+from remit_policy.match import MAX_EXPANSIONS, PatternError, components, escape, expand
 from remit_policy.match import component as token
+from remit_policy.resources import APPS, patterns
 
 SEPARATOR = "\x1f"
 MAX_SHOWN = 120  # characters of a faulty value that an error repeats
@@ -91,22 +92,100 @@ def check_pattern(text: str) -> str:
     return text
 
 
-def check_host(text: str) -> str:
-    """Return ``text`` if it is a host pattern. Raises ValueError."""
+def _checked(op: str, text: str, shown: str) -> None:
     try:
-        if text.startswith(("/", "~", "$", "@")):
-            raise PatternError(
-                "a socket path among hosts", "host names; sockets are not supported by this version"
-            )
-        if "://" in text:
-            raise PatternError("a URL among hosts", "the host alone")
-        if ":" in text and "[" not in text and text.count(":") == 1:
-            raise PatternError("ports are not supported by this version", "a host without a port")
-        for one in expand(text):
-            host_components(one)
+        patterns(op, text)
     except PatternError as e:
-        raise bad(f"{e} in {quoted(text)}", e.expected) from None
+        raise bad(f"{e} in {quoted(shown)}", e.expected) from None
+
+
+def is_socket(text: str) -> bool:
+    """Tell whether a pattern among hosts is a Unix socket's path."""
+    return text.startswith(("/", "~", "$"))
+
+
+def check_host(text: str) -> str:
+    """Return ``text`` if it is a pattern of hosts or of Unix sockets. Raises ValueError."""
+    if is_socket(text):
+        return check_pattern(text)
+    if "://" in text:
+        raise bad(f"a URL among hosts in {quoted(text)}", "the host alone, with :port if one is meant")
+    _checked("connect", text, text)
     return text
+
+
+def check_named_host(text: str) -> str:
+    """Return ``text`` if it is a pattern of hosts, no socket. Raises ValueError."""
+    if text.startswith(("/", "~", "$", "@")) or "://" in text:
+        raise bad(f"{quoted(text)} is not a host", "a host, *.name or an address; :port if one is meant")
+    _checked("connect", text, text)
+    return text
+
+
+def check_listener(text: str) -> str:
+    """Return ``text`` if it is a pattern of addresses to listen on. Raises ValueError."""
+    _checked("listen", text, text)
+    return text
+
+
+def check_name_of_host(text: str) -> str:
+    """Return ``text`` if it is a pattern of names to resolve. Raises ValueError."""
+    _checked("resolve", text, text)
+    return text
+
+
+def check_request_path(text: str) -> str:
+    """Return ``text`` if it is a pattern of request paths. Raises ValueError."""
+    if not text.startswith(("/", "**")):
+        raise bad(f"{quoted(text)} is no request path", "a path that begins with /")
+    _checked("request", "GET x" + (text if text[0] == "/" else "/" + text), text)
+    return text
+
+
+def check_method(text: str) -> str:
+    """Return ``text`` if it is a method of HTTP, WEBSOCKET or ``*``. Raises ValueError."""
+    if text != "*" and not (text.isascii() and text.replace("-", "").isalpha() and text == text.upper()):
+        raise bad(f"{quoted(text)} is not a method", "GET, POST …, WEBSOCKET, or *")
+    return text
+
+
+def check_member(text: str) -> str:
+    """Return ``text`` if it is a pattern of members on a bus. Raises ValueError."""
+    _checked("call", "x.y " + text, text)
+    return text
+
+
+def check_bus_name(text: str) -> str:
+    """Return ``text`` if it is a pattern of names on a bus. Raises ValueError."""
+    _checked("see", text, text)
+    return text
+
+
+def check_app(text: str) -> str:
+    """Return ``text`` if it is an app permission. Raises ValueError."""
+    if text not in APPS:
+        raise bad(f"{quoted(text)} is no app permission", "one of " + ", ".join(APPS))
+    return text
+
+
+def check_position(text: str) -> str:
+    """Return ``text`` if it says where in a request a secret belongs. Raises ValueError."""
+    kind, colon, name = text.partition(":")
+    good = bool(name) and name.isascii() and not any(c in ' \t\r\n:;,="' or c < " " for c in name)
+    if not (text in ("bearer", "basic") or (colon and kind in ("header", "query") and good)):
+        raise bad(f"{quoted(text)} is no place for a secret", "bearer, basic, header:NAME or query:NAME")
+    return text
+
+
+def parse_budget(text: str) -> tuple[int, int]:
+    """Return (bytes, seconds) of ``10MB/day``. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,9}) *([kMG]?)B */ *([0-9]{0,6})([a-z]+)", text)
+    if found and found[4] in _UNITS:
+        size = int(found[1]) * {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}[found[2]]
+        seconds = int(found[3] or 1) * _UNITS[found[4]]
+        if size and seconds:
+            return size, seconds
+    raise bad(f"{quoted(text)} is not a budget", "bytes per time, as in 10MB/day")
 
 
 def check_name(text: str) -> str:

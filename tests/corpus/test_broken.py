@@ -128,7 +128,7 @@ def test_an_unreadable_file_is_reported_to_an_ordinary_account(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["not toml", "relative pattern", "not UTF-8", "a directory", "apps on the bus"]
+    "name", ["not toml", "relative pattern", "not UTF-8", "a directory", "a member that is none"]
 )
 def test_the_command_says_so_and_ends_with_2(name: str, tmp_path: Path) -> None:
     case = next(c for c in CASES if c["name"] == name)

@@ -10,12 +10,15 @@ import pytest
 from corpus.worlds import lines, real, snapshot, worlds
 from remit_policy.engine import Engine, conditions
 from remit_policy.model import VERDICTS, Decision
+from remit_policy.resources import is_path
 
-WORLDS = worlds("laws", "layers", "exec", "conditions", "default")
+WORLDS = worlds("laws", "layers", "exec", "conditions", "default", "network")
 all_worlds = pytest.mark.parametrize("world", WORLDS, ids=[w["name"] for w in WORLDS])
 
 
 def ask(engine: Engine, op: str, path: str, args: list[str]) -> Decision:
+    if not is_path(op, real(path)):
+        return engine.decide(op, " ".join([path, *args]))
     path = real(path)
     return engine.decide_exec(path, [path, *args]) if op == "exec" else engine.decide(op, path)
 
@@ -56,7 +59,7 @@ def test_each_act_is_counted(world: dict[str, Any], tmp_path: Path) -> None:
 def test_why_agrees(world: dict[str, Any], tmp_path: Path) -> None:
     engine = Engine(snapshot(world, tmp_path))
     for _, op, path, *args in lines(world.get("decide", "")):
-        path_ = real(path)
+        path_ = real(path) if is_path(op, real(path)) else " ".join([path, *args])
         found = ask(engine, op, path, args)
         full = engine.explain_exec(path_, [path_, *args]) if op == "exec" else engine.explain(op, path_)
         assert (full.verdict, full.rule) == (found.verdict, found.rule)

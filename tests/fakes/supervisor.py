@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from remit_daemon.peers import mark
+from remit_daemon.wire.control import FIRST_OF_GATEWAY
 from remit_daemon.wire.frames import Reader, encode
 from remit_daemon.wire.journal import pack
 from remit_daemon.wire.paths import Paths
@@ -52,11 +53,15 @@ class FakeSupervisor:
         self.sock.connect(self.paths.control)
         self.reader = Reader()
         self.queue: list[dict[str, Any]] = []
-        self.send(self.hello | {"session": self.session})
+        self.send(self.first())
         answer = self.read()
         if answer["type"] == "welcome":
             self.session = answer["session"]
         return answer
+
+    def first(self) -> dict[str, Any]:
+        """Return the frame that opens the connection."""
+        return self.hello | {"session": self.session}
 
     def send(self, frame: dict[str, Any]) -> None:
         self.sock.sendall(encode(frame))
@@ -119,6 +124,18 @@ class FakeSupervisor:
         self.sock.close()
 
 
+class FakeGateway(FakeSupervisor):
+    """The gateway of ``session``; a supervisor's child has to be it."""
+
+    def __init__(self, paths: Paths, session: str, tag: int) -> None:
+        super().__init__(paths, "/")
+        self.session, self.tag = session, tag
+        self.seq = FIRST_OF_GATEWAY
+
+    def first(self) -> dict[str, Any]:
+        return {"type": "gateway", "version": 1, "session": self.session, "tag": self.tag}
+
+
 class RpcError(Exception):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["message"])
@@ -164,12 +181,15 @@ class FakePerson:
 
 
 def main() -> None:
-    """Be a supervisor of its own process: ask for each path on standard input, print each frame as a line."""
+    """Be a supervisor of its own process (PROJECT), or a gateway (SESSION TAG): ask for each line of standard input, print
+    each frame as a line. A gateway's lines are an operation and a resource."""
     import sys
 
     from remit_daemon.wire.paths import find
 
     sup = FakeSupervisor(find(), sys.argv[1])
+    if len(sys.argv) > 2:
+        sup = FakeGateway(find(), sys.argv[1], int(sys.argv[2]))
     print(json.dumps(sup.connect()), flush=True)
     while True:
         ready = select.select([0, sup.sock], [], [])[0]
@@ -177,7 +197,8 @@ def main() -> None:
             path = os.read(0, 4096).decode().rstrip("\n")
             if not path:
                 return
-            sup.ask(path)
+            op, _, resource = path.partition(" ")
+            sup.ask(*((resource, op) if resource else (path,)))
         if sup.sock in ready:
             print(json.dumps(sup.read()), flush=True)
             while sup.queue:

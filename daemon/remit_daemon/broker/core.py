@@ -22,6 +22,7 @@ from typing import Any, assert_never
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Grant, Prompt, Session, Settled
+from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
 from remit_daemon.broker.state import State
 from remit_daemon.broker.states import (
@@ -34,8 +35,9 @@ from remit_daemon.broker.states import (
     move_session,
 )
 from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
+from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
-from remit_policy import model
+from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
@@ -145,7 +147,7 @@ class Broker:
             case ev.Started():
                 return self._started(event, now)
             case ev.Lost():
-                return self._lost(event.session)
+                return self._lost(event.session, event.gateway)
             case ev.Ended():
                 return self._ended(event, now)
             case ev.Ask():
@@ -187,7 +189,7 @@ class Broker:
             raise Refused(CONFLICT, f"session {new.id} has ended")
         s.bases[new.id] = event.base
         s.engines.pop(new.id, None)
-        s.holds = {k: v for k, v in s.holds.items() if k[0] != new.id}
+        self._lost(new.id, False)
         out: list[ev.Command] = []
         if known is None:
             s.sessions[new.id] = new
@@ -202,8 +204,10 @@ class Broker:
         out.append(ev.Notify("session", self._session_view(s.sessions[new.id])))
         return out
 
-    def _lost(self, ident: str) -> list[ev.Command]:
-        self.state.holds = {k: v for k, v in self.state.holds.items() if k[0] != ident}
+    def _lost(self, ident: str, gateway: bool) -> list[ev.Command]:
+        self.state.holds = {
+            k: v for k, v in self.state.holds.items() if k[0] != ident or of_gateway(k[1]) != gateway
+        }
         return []
 
     def _ended(self, event: ev.Ended, now: float) -> list[ev.Command]:
@@ -272,6 +276,8 @@ class Broker:
             raise Refused(CONFLICT, f"session {session.id} is not running")
         if not event.ops or any(op not in model.OPS for op in event.ops) or not event.path:
             raise Refused(INVALID_PARAMS, "an ask without known operations or a path")
+        if not all(resources.is_path(op, event.path) or resources.key(op, event.path) for op in event.ops):
+            raise Refused(INVALID_PARAMS, "an ask about what is no resource")
         event = replace(event, ops=tuple(sorted(set(event.ops))))
         held = s.holds.get((session.id, event.seq))
         if held is not None:
@@ -469,6 +475,8 @@ class Broker:
             raise Refused(INVALID_PARAMS, "an answer for once has no wider scope")
         if is_exec(prompt.ops, prompt.argv):
             inside = exec_within(wanted, prompt.path, prompt.scopes)
+        elif not resources.is_path(prompt.ops[0], prompt.path):
+            inside = resource_within(prompt.ops[0], wanted, prompt.scopes)
         else:
             inside = within(wanted, prompt.scopes)
         if not inside:

@@ -24,9 +24,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection of a session's supervisor is gone; the supervisor itself is not."""
+    """A session's supervisor, or its ``gateway``, is not connected (any more), and what it held is not held by us. It
+    says again what it still holds when it comes back."""
 
     session: str
+    gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send ``frame`` to the session's supervisor, if it is connected."""
+    """Send ``frame`` to the session's enforcement points as ``wire.control`` lays down, if they are connected."""
 
     session: str
     frame: dict[str, Any]

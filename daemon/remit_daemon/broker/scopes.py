@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from posixpath import basename, dirname
 
 from remit_daemon.broker.records import Grant, Scope
+from remit_daemon.broker.resources import MEANINGS, resource_offers
 from remit_policy.match import PatternError, escape, parse
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, GUARD, IMPLIED_BY, Rule
+from remit_policy.resources import is_path
 
 MIN_TREE_DEPTH = (
     2  # components: outside the home a tree like /usr/** or /tmp/** is more than one question asks for
@@ -83,6 +85,8 @@ def offers(
     ``home`` and ``project`` are absolute; ``rules`` those of the session's snapshot.
     """
     ops = set(ops)
+    if not all(is_path(op, path) for op in ops):
+        return resource_offers(next(iter(ops)), path)
     exact = Scope(escape(path), "exactly this" if not path2 else "exactly these two")
     if not path.startswith("/") or path == "/" or "connect" in ops:
         return (exact,)
@@ -244,7 +248,9 @@ def describe(
         what = " ".join(f"`{exec_scope(p, tokens)}`" for p in patterns)
     else:
         what = " and ".join(f'"{p}"' for p in patterns)
+    meant = "; ".join(MEANINGS[p] for p in patterns if p in MEANINGS) if verdict == "allow" else ""
     when = {"once": "once", "session": "for this session", "always": "always"}.get(
         duration, f"for {duration} s"
     )
-    return f"{verdict} {agent} {', '.join(ops)} on {what}, {when}"
+    said = f"{verdict} {agent} {', '.join(ops)} on {what}, {when}"
+    return f"{said} ({meant})" if meant else said

@@ -7,6 +7,7 @@ from typing import Any
 from remit_daemon.broker.records import Grant, Prompt, Session
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
 from remit_policy.match import escape
+from remit_policy.resources import exact
 
 
 def session_view(session: Session, waiting: int) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def meaning(prompt: Prompt, scope: str) -> tuple[tuple[str, ...], tuple[str, ...
     if is_exec(prompt.ops, prompt.argv):
         return ("exec",), (escape(prompt.path),), exec_tokens(scope, prompt.path)
     if prompt.scopes and scope == prompt.scopes[0].pattern:
-        return prompt.ops, tuple(escape(p) for p in prompt.paths), None
+        return prompt.ops, tuple(exact(prompt.ops[0], p) for p in prompt.paths), None
     return prompt.ops, (scope,), None
 
 

@@ -19,6 +19,7 @@ from remit_policy.layers import PolicyDirs, PolicySet, check_file, load, read_so
 from remit_policy.match import PatternError
 from remit_policy.model import ADMIN, ALLOW, LAYERS, OPS, PACK, USER, VERDICTS, Snapshot
 from remit_policy.reading import read_bytes, syntax_problem
+from remit_policy.resources import EXAMPLES, is_path, key
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
@@ -183,7 +184,11 @@ def _check(options: _Options, json_out: bool) -> int:
 def _resource(op: str, text: str, values: dict[str, str]) -> str:
     if not text or "\0" in text:
         raise _Usage("an empty resource; a path, a host or a program")
-    if op == "connect" and "/" not in text:
+    if not is_path(op, text):
+        if op == "connect" and text[:1] not in "~$@" and not key(op, text):
+            text += ":443"
+        if not key(op, text):
+            raise _Usage(f"'{text}' is no resource of {op}; {EXAMPLES[op]}")
         return text
     if op == "exec" and "/" not in text:
         for place in ("/usr/local/bin", "/usr/bin", "/bin", values["HOME"] + "/.local/bin"):

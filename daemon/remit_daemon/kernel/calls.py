@@ -14,6 +14,10 @@ import struct
 
 from remit_daemon.kernel.syscalls import NATIVE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # use_errno costs a swap at each call and is what makes errno ours; PyDLL would keep the GIL while blocking.
 _libc = ctypes.CDLL(None, use_errno=True)
 _get_errno = ctypes.get_errno
@@ -98,32 +102,43 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     return call("pidfd_getfd", pidfd, fd, 0)
 
 
-# The remote side is two ranges split at a page: a read that ends at an unmapped page still returns the
-# first range, since partial transfers are made at the granularity of one iovec (process_vm_readv(2)).
-_iov = (ctypes.c_uint64 * 6)()
-_buffer = ctypes.create_string_buffer(PATH_MAX + 2 * PAGE)
-_iov[0] = ctypes.addressof(_buffer)
-_local = ctypes.c_void_p(ctypes.addressof(_iov))
-_remote = ctypes.c_void_p(ctypes.addressof(_iov) + 16)
 _NR_READV = NATIVE["process_vm_readv"]
 _FIRST = 256  # most paths are shorter; a second read fetches the rest
+
+
+def path_reader() -> Callable[[int, int], bytes]:
+    """Return a function as ``read_path`` with a buffer of its own, for one thread at a time."""
+    buffer = ctypes.create_string_buffer(_FIRST + 1)
+    iov = (ctypes.c_uint64 * 4)(ctypes.addressof(buffer), _FIRST, 0, _FIRST)
+    local = ctypes.c_void_p(ctypes.addressof(iov))
+    remote = ctypes.c_void_p(ctypes.addressof(iov) + 16)
+    readv, number, room = _readv, _NR_READV, PAGE - _FIRST
+
+    def read(tid: int, address: int) -> bytes:
+        if address & (PAGE - 1) <= room:
+            iov[2] = address
+            got: int = readv(number, tid, local, 1, remote, 1, 0)
+            if got > 0:
+                path = buffer.value  # up to the first NUL, which may be an older read's
+                if len(path) < got:
+                    return path
+        return _read_long(tid, address)
+
+    # The structure points into these, and must not outlive them.
+    read.kept = buffer, iov  # type: ignore[attr-defined]
+    return read
+
+
+_read_path = path_reader()
 
 
 def read_path(tid: int, address: int) -> bytes:
     """Return the NUL-terminated string at ``address`` of thread ``tid``, without its NUL.
 
-    Raises OSError: EFAULT (not mapped), ENAMETOOLONG (no NUL within PATH_MAX), EPERM, ESRCH.
+    Not thread-safe: the buffer is reused (the supervisor calls it under its lock). Raises OSError: EFAULT (not mapped),
+    ENAMETOOLONG (no NUL within PATH_MAX), EPERM, ESRCH.
     """
-    first = PAGE - (address & (PAGE - 1))
-    if first >= _FIRST:
-        _iov[1] = _iov[3] = _FIRST
-        _iov[2] = address
-        got: int = _readv(_NR_READV, tid, _local, 1, _remote, 1, 0)
-        if got > 0:
-            path = _buffer.value  # up to the first NUL, which may be an older read's
-            if len(path) < got:
-                return path
-    return _read_long(tid, address)
+    return _read_path(tid, address)
 
 
 def _read_long(tid: int, address: int) -> bytes:

@@ -1,7 +1,8 @@
 """The ledger's tables, and how a database file is opened.
 
 ``rows`` is the ledger. The rest serves it: ``tree`` and ``nodes`` are hashes of rows (``verify`` computes them
-again), ``checkpoints`` the signed notes, ``journals`` and ``open_acts`` where reading of each session's journal stands.
+again), ``checkpoints`` the signed notes, ``journals`` and ``open_acts`` where reading of each
+journal (by its file's name; a session has one of its supervisor and one of each gateway) stands.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ INSERT INTO tree VALUES (1, 0, x'');
 CREATE TABLE nodes (idx INTEGER PRIMARY KEY, hash BLOB NOT NULL) STRICT;
 CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 CREATE TABLE journals (
-  session TEXT PRIMARY KEY, path TEXT NOT NULL, offset INTEGER NOT NULL, next_number INTEGER NOT NULL,
+  name TEXT PRIMARY KEY, path TEXT NOT NULL, offset INTEGER NOT NULL, next_number INTEGER NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('open','damaged','done'))
 ) STRICT;
 CREATE TABLE open_acts (
-  session TEXT NOT NULL, number INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (session, number)
+  name TEXT NOT NULL, number INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE counts (
   session TEXT NOT NULL, op TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, op)

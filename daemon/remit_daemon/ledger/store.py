@@ -111,10 +111,10 @@ class Ledger:
         return total
 
     def _ingest_chunk(self, session: SessionInfo, path: str, sync: bool) -> tuple[int, bool]:
-        sid = store_text(session.id)
+        name = _name(path)
         with self._transaction(sync=sync):
             found = self._db.execute(
-                "SELECT offset, next_number, state FROM journals WHERE session = ?", (sid,)
+                "SELECT offset, next_number, state FROM journals WHERE name = ?", (name,)
             ).fetchone()
             offset, next_number, state = found or (0, -1, "open")
             if state != "open":
@@ -122,7 +122,7 @@ class Ledger:
             raw = _read(path, offset, CHUNK)
             if raw is None:
                 self._damage(session, f"the journal ends before offset {offset}, up to which it was read")
-                self._set_journal(sid, path, offset, next_number, "damaged")
+                self._set_journal(name, path, offset, next_number, "damaged")
                 return 0, False
             if not raw:
                 return 0, False
@@ -132,7 +132,7 @@ class Ledger:
                 offset=offset,
                 first_seq=self._tree.size + 1,
                 next_number=next_number,
-                open_acts=lambda number: self._open_act(sid, number),
+                open_acts=lambda number: self._open_act(name, number),
                 now_ns=self._clock(),
             )
             if batch.end == offset and not batch.damaged:
@@ -140,14 +140,14 @@ class Ledger:
             self._add(batch.rows)
             db = self._db
             db.executemany(
-                "DELETE FROM open_acts WHERE session = ? AND number = ?", [(sid, n) for n in batch.closed]
+                "DELETE FROM open_acts WHERE name = ? AND number = ?", [(name, n) for n in batch.closed]
             )
             db.executemany(
                 "INSERT OR REPLACE INTO open_acts VALUES (?, ?, ?)",
-                [(sid, n, seq) for n, seq in batch.opened.items()],
+                [(name, n, seq) for n, seq in batch.opened.items()],
             )
             self._set_journal(
-                sid, path, batch.end, batch.next_number, "damaged" if batch.damaged else "open"
+                name, path, batch.end, batch.next_number, "damaged" if batch.damaged else "open"
             )
         return batch.records, len(raw) == CHUNK and not batch.damaged
 
@@ -159,10 +159,10 @@ class Ledger:
         before. Raises LedgerError or OSError; call again then.
         """
         self.ingest(session, journal_path)
-        sid = store_text(session.id)
+        name = _name(journal_path)
         with self._transaction(sync=True):
             found = self._db.execute(
-                "SELECT offset, next_number, state FROM journals WHERE session = ?", (sid,)
+                "SELECT offset, next_number, state FROM journals WHERE name = ?", (name,)
             ).fetchone()
             offset, next_number, state = found or (0, -1, "open")
             if state == "damaged":
@@ -172,9 +172,9 @@ class Ledger:
                 if rest:
                     note = f"the journal ends inside a record ({len(rest)} bytes); its act had not been answered"
                     self._damage(session, note)
-                self._db.execute("DELETE FROM open_acts WHERE session = ?", (sid,))
+                self._db.execute("DELETE FROM open_acts WHERE name = ?", (name,))
                 # The journal's line stays: should the deletion not survive a power failure, nothing is read twice.
-                self._set_journal(sid, journal_path, offset, next_number, "done")
+                self._set_journal(name, journal_path, offset, next_number, "done")
         try:
             os.unlink(journal_path)
         except FileNotFoundError:
@@ -256,11 +256,6 @@ class Ledger:
         """Return the number of rows."""
         return self._tree.size
 
-    def sessions_unread(self) -> list[tuple[str, str]]:
-        """Return (session id, journal path) of each journal that was begun and not forgotten."""
-        found = self._db.execute("SELECT session, path FROM journals WHERE state <> 'done'")
-        return [(load_text(sid), load_text(path)) for sid, path in found]
-
     def verify(self) -> Report:
         """Check everything that can be checked; on its own connection, so a worker thread may call this."""
         return verify_file(self.path, self.checkpoints_path, self._key.public_key())
@@ -335,16 +330,16 @@ class Ledger:
         }
         self._add([from_mapping(entry, self._tree.size + 1, self._clock())])
 
-    def _open_act(self, sid: str, number: int) -> int | None:
+    def _open_act(self, name: str, number: int) -> int | None:
         found = self._db.execute(
-            "SELECT seq FROM open_acts WHERE session = ? AND number = ?", (sid, number)
+            "SELECT seq FROM open_acts WHERE name = ? AND number = ?", (name, number)
         ).fetchone()
         return found[0] if found else None
 
-    def _set_journal(self, sid: str, path: str, offset: int, next_number: int, state: str) -> None:
+    def _set_journal(self, name: str, path: str, offset: int, next_number: int, state: str) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO journals VALUES (?, ?, ?, ?, ?)",
-            (sid, store_text(path), offset, next_number, state),
+            (name, store_text(path), offset, next_number, state),
         )
 
     def _load_tree(self) -> None:
@@ -402,6 +397,11 @@ class Ledger:
         finally:
             os.close(fd)
         self._unfiled.clear()
+
+
+def _name(journal_path: str) -> str:
+    """Return what names a journal: its file's name, which begins with its session's id."""
+    return store_text(os.path.basename(journal_path))
 
 
 def _read(path: str, offset: int, size: int) -> bytes | None:

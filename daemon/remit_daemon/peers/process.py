@@ -144,6 +144,18 @@ def ancestors(pid: int) -> list[int]:
     return chain
 
 
+def supervisor_above(pid: int, supervisors: Container[int]) -> int:
+    """Return the one of ``supervisors`` whose gateway ``pid`` can be, or 0: its unmarked child.
+
+    An agent's process that became the supervisor's child carries the session's mark; nothing takes it off.
+    """
+    try:
+        parent = mark.stat_of(pid)[1]
+    except OSError:
+        return 0
+    return parent if parent in supervisors and not mark.tag_of(pid) else 0
+
+
 def inside_session(pid: int, supervisors: Container[int]) -> bool:
     """Tell whether ``pid`` is inside a session: marked, below a marked process, or below one of ``supervisors``.
 

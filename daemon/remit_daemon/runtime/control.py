@@ -1,6 +1,6 @@
-"""The control socket: one connection per supervisor, as ``wire.control`` lays down.
+"""The control socket: one connection per supervisor and one per gateway, as ``wire.control`` lays down.
 
-What a supervisor may say is a table per phase, with the fields and their types; anything else ends the
+What each may say is a table per phase, with the fields and their types; anything else ends the
 connection, with the reason in the log and, before the welcome, in a ``refused`` frame.
 """
 
@@ -17,12 +17,19 @@ from remit_daemon.broker.core import Refused
 from remit_daemon.broker.records import Session
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers import mark
-from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of
+from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, supervisor_above
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import linger
 from remit_daemon.runtime.policies import SnapshotRefused, subject
 from remit_daemon.runtime.store import StoreError
-from remit_daemon.wire.control import VERSION
+from remit_daemon.wire.control import (
+    GATEWAY_FIRST,
+    GATEWAY_THEN,
+    SUPERVISOR_FIRST,
+    SUPERVISOR_THEN,
+    VERSION,
+    of_gateway,
+)
 from remit_daemon.wire.frames import FrameError, Reader, encode
 
 log = logging.getLogger("remitd.control")
@@ -44,6 +51,7 @@ _ASK: dict[str, type] = {
 }  # fmt: skip
 _FIELDS: dict[str, dict[str, type]] = {
     "hello": _HELLO,
+    "gateway": {"version": int, "session": str, "tag": int},
     "ask": _ASK,
     "cancel": {"seq": int, "why": str},
     "poke": {},
@@ -80,12 +88,15 @@ class Control:
         self._writer = writer
         self._session = ""
         self._peer: Peer | None = None
+        self._above = 0  # the pid of the supervisor whose gateway the peer is
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
         try:
             self._peer = peer_of(_socket(self._writer))
-            if inside_session(self._peer.pid, self._daemon.supervisors()):
+            supervisors = self._daemon.supervisors()
+            self._above = supervisor_above(self._peer.pid, supervisors)
+            if not self._above and inside_session(self._peer.pid, supervisors):
                 raise PeerError(f"process {self._peer.pid} is inside a session")
             await self._frames()
         except PeerError as e:
@@ -110,9 +121,10 @@ class Control:
             self._close()
 
     def _close(self) -> None:
-        if self._session and self._daemon.connections.get(self._session) == self.send:
-            del self._daemon.connections[self._session]
-            self._daemon.attempt(ev.Lost(self._session))
+        senders = self._daemon.gateways if self._above else self._daemon.connections
+        if self._session and senders.get(self._session) == self.send:
+            del senders[self._session]
+            self._daemon.attempt(ev.Lost(self._session, gateway=bool(self._above)))
         if self._peer is not None:
             self._peer.close()
         self._writer.close()
@@ -121,10 +133,12 @@ class Control:
         frames = Reader()
         while data := await self._reader.read(READ):
             for frame in frames.feed(data):
-                if not self._session:
-                    self._hello(check(frame, ("hello",)))
+                if self._session:
+                    self._frame(check(frame, GATEWAY_THEN if self._above else SUPERVISOR_THEN))
+                elif self._above:
+                    self._gateway(check(frame, GATEWAY_FIRST))
                 else:
-                    self._frame(check(frame, ("ask", "cancel", "poke", "end")))
+                    self._hello(check(frame, SUPERVISOR_FIRST))
             await self._writer.drain()
 
     def send(self, frame: dict[str, Any]) -> None:
@@ -142,8 +156,7 @@ class Control:
     def _hello(self, hello: dict[str, Any]) -> None:
         daemon, peer = self._daemon, self._peer
         assert peer is not None
-        if hello["version"] != VERSION:
-            raise Malformed(f"version {hello['version']} is not {VERSION}; is an old remit running?")
+        self._check_version(hello["version"])
         if not mark.is_tag(hello["tag"]):
             raise Malformed("hello: tag is no session mark")
         for name in ("project", "home", "cwd"):
@@ -168,20 +181,41 @@ class Control:
         self._session = known.id
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
-        text, revision = daemon.broker.snapshot(known.id)
-        self.send(
-            {
-                "type": "welcome",
-                "session": known.id,
-                "agent": known.agent,
-                "snapshot": text,
-                "revision": revision,
-                "message": "" if hello["session"] else _warnings(fresh),
-            }
-        )
+        self._welcome(known, "" if hello["session"] else _warnings(fresh))
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
+
+    def _gateway(self, first: dict[str, Any]) -> None:
+        daemon, ident = self._daemon, first["session"]
+        self._check_version(first["version"])
+        known = daemon.broker.state.sessions.get(ident)
+        if known is None or not known.live or ident not in daemon.broker.state.bases:
+            raise Refused(0, f"session {ident} is not running")
+        if known.pid != self._above or known.tag != first["tag"] or not daemon.supervisor_alive(ident):
+            raise PeerError(f"process {self._above} is not the supervisor of session {ident}")
+        daemon.apply(ev.Lost(ident, gateway=True))
+        self._session = ident
+        daemon.gateways[ident] = self.send
+        self._welcome(known, "")
+        log.info("session %s: its gateway is here", ident)
+
+    def _check_version(self, version: int) -> None:
+        if version != VERSION:
+            raise Malformed(f"version {version} is not {VERSION}; is an old remit running?")
+
+    def _welcome(self, session: Session, message: str) -> None:
+        text, revision = self._daemon.broker.snapshot(session.id)
+        self.send(
+            {
+                "type": "welcome",
+                "session": session.id,
+                "agent": session.agent,
+                "snapshot": text,
+                "revision": revision,
+                "message": message,
+            }
+        )
 
     def _new(self, hello: dict[str, Any], peer: Peer) -> Session:
         daemon = self._daemon
@@ -213,7 +247,9 @@ class Control:
         daemon, session = self._daemon, self._session
         assert self._peer is not None
         if not self._peer.alive():
-            raise PeerError("the supervisor has ended")
+            raise PeerError("the peer has ended")
+        if "seq" in frame and of_gateway(frame["seq"]) != bool(self._above):
+            raise Malformed(f"{frame['type']}: seq {frame['seq']} is not one of this side's")
         match frame["type"]:
             case "ask":
                 fields: dict[str, Any] = {
@@ -241,6 +277,7 @@ class Control:
                 daemon.poke(session)
             case "end":
                 daemon.connections.pop(session, None)
+                daemon.gateways.pop(session, None)
                 daemon.finish(session, frame["status"])
 
 

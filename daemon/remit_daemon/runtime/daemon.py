@@ -23,6 +23,7 @@ from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
+from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.paths import Paths
 from remit_policy.engine import Engine
 
@@ -60,7 +61,8 @@ class Daemon:
         state = self.broker.state
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
-        self.connections: dict[str, Sender] = {}
+        self.connections: dict[str, Sender] = {}  # to the supervisors
+        self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -90,9 +92,17 @@ class Daemon:
         """Return the pids of running supervisors."""
         return {s.pid for s in self.live()}
 
-    def journal(self, session: str) -> str:
-        """Return where the session's supervisor writes its journal."""
-        return f"{self.paths.spool}/{session}.journal"
+    def journals(self, session: str) -> list[str]:
+        """Return where the session's supervisor, and each gateway that it has had, write their journals."""
+        spool = self.paths.spool
+        own = f"{session}.journal"
+        try:
+            names = [
+                n for n in os.listdir(spool) if n.startswith(session + ".g") and n.endswith(".journal")
+            ]
+        except OSError:
+            names = []
+        return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
         """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
@@ -148,10 +158,11 @@ class Daemon:
             return  # it ended while the tree was killed
         self.ingest(ident)
         self.attempt(ev.Ended(ident, status))
-        try:
-            self.ledger.forget(SessionInfo(ident, session.agent), self.journal(ident))
-        except (LedgerError, OSError) as e:
-            log.error("session %s: its journal stays: %s", ident, e)
+        for path in self.journals(ident):
+            try:
+                self.ledger.forget(SessionInfo(ident, session.agent), path)
+            except (LedgerError, OSError) as e:
+                log.error("session %s: its journal stays: %s", ident, e)
 
     def spawn(self, coroutine: Any) -> None:
         """Run ``coroutine`` beside us; what it raises is logged."""
@@ -226,9 +237,12 @@ class Daemon:
             log.error("%s", e)
 
     def _send(self, session: str, frame: dict[str, Any]) -> None:
-        sender = self.connections.get(session)
-        if sender is not None:
-            sender(frame)
+        kind = frame["type"]
+        asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
+        for senders in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
+            sender = senders.get(session)
+            if sender is not None:
+                sender(frame)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Tell every watcher."""
@@ -255,15 +269,16 @@ class Daemon:
         self._wake.set()
 
     def ingest(self, session: str) -> int:
-        """Read on in a session's journal; return how many records came."""
+        """Read on in a session's journals; return how many records came."""
         known = self.broker.state.sessions.get(session)
         if known is None:
             return 0
-        try:
-            n = self.ledger.ingest(SessionInfo(session, known.agent), self.journal(session))
-        except (LedgerError, OSError) as e:
-            log.error("session %s: its journal cannot be read: %s", session, e)
-            return 0
+        n = 0
+        for path in self.journals(session):
+            try:
+                n += self.ledger.ingest(SessionInfo(session, known.agent), path)
+            except (LedgerError, OSError) as e:
+                log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
             self.publish()
         return n

@@ -14,7 +14,7 @@ import struct
 from os import readlink
 
 from remit_daemon.kernel import calls
-from remit_daemon.kernel.calls import is_link, read_path
+from remit_daemon.kernel.calls import is_link, path_reader, read_path
 from remit_daemon.supervisor import target
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Descriptor
 from remit_daemon.supervisor.authority import LIST, READ, WRITE
@@ -63,6 +63,8 @@ class Opens:
         self._static_reads: set[bytes] = set()
         # Directories written as they really are, all below which is static: only a link in them leads elsewhere.
         self._static_dirs: set[bytes] = set()
+        # `fast_openat` goes without the lock, under which other threads read paths.
+        self._read_fast = path_reader()
         self._read: tuple[int, bytes, bytes] = (0, b"", b"")  # notification, its path, the same absolute
         self.slow_mounts: tuple[str, ...] = ()
 
@@ -77,7 +79,7 @@ class Opens:
             return False
         dirfd = fields[6] & 0xFFFFFFFF
         try:
-            path = read_path(tid, fields[7])
+            path = self._read_fast(tid, fields[7])
             if path[:1] == b"/":
                 known = path
             elif dirfd == _HERE and path:

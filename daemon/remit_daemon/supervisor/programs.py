@@ -115,8 +115,9 @@ class Programs:
             os.close(fd)
         if head[:2] != b"#!":
             return b""
-        words = head[2:].split(b"\n", 1)[0].split()
-        return words[0] if words else b""
+        # As fs/binfmt_script.c: blanks are spaces and tabs, and a NUL ends the name too.
+        line = head[2:].split(b"\n", 1)[0].replace(b"\t", b" ").strip(b" ")
+        return line.split(b" ", 1)[0].split(b"\0", 1)[0]
 
     def _arguments(self, tid: int, address: int) -> list[str]:
         if not address:

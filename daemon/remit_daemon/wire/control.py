@@ -1,4 +1,4 @@
-"""The control connection: supervisor and remitd, frames of ``wire.frames`` over ``control.sock``.
+"""The control connection: an enforcement point and remitd, frames of ``wire.frames`` over ``control.sock``.
 
 Every frame is a dict with ``type``. What each side may say, by phase; anything else ends the connection.
 A lost connection loses nothing: the supervisor goes on under its snapshot, connects again, says ``hello`` with
@@ -9,18 +9,20 @@ supervisor, first
              ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
+gateway, first (it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
+    gateway  version, session, tag
 remitd, in answer
     welcome  session, agent, snapshot (text of remit_policy.model), revision (int), message (for the
              terminal, may be "")
     refused  error (text), code (exit status)
 
-supervisor, then
+supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more; it never says ``end``)
     ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
              count (how often this very hold was joined)
     cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
     poke     the journal has grown
     end      status (exit status of the agent, -signal when killed by one)
-remitd, then
+remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
     asked    seq, prompt (id, to be shown to whoever waits)
     answer   seq, verdict ("allow" | "deny"), prompt, message (from the person, may be "")
     snapshot snapshot, revision: in force from its arrival on; pushed before an answer that relies on it
@@ -33,7 +35,16 @@ from __future__ import annotations
 
 VERSION = 1
 
+FIRST_OF_GATEWAY = 1 << 40  # what a session's gateway asks never meets what its supervisor asks
+
 SUPERVISOR_FIRST = ("hello",)
+GATEWAY_FIRST = ("gateway",)
+GATEWAY_THEN = ("ask", "cancel", "poke")
 SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
 DAEMON_FIRST = ("welcome", "refused")
 DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume")
+
+
+def of_gateway(seq: int) -> bool:
+    """Say whether the ask ``seq`` is a gateway's."""
+    return seq >= FIRST_OF_GATEWAY

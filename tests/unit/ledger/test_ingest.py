@@ -158,14 +158,11 @@ def test_counts_add_up_and_are_rows_too(ledger: Ledger, journal: str) -> None:
 
 def test_forgetting_takes_the_rest_and_deletes_the_file(ledger: Ledger, journal: str) -> None:
     add(journal, act(1), act(2)[:-3])
-    assert ledger.sessions_unread() == []
     ledger.ingest(CLAUDE, journal)
-    assert ledger.sessions_unread() == [("s1", journal)]
     add(journal)
     assert ledger.forget(CLAUDE, journal) is True
     assert not os.path.exists(journal)
     assert "ends inside a record" in damages(ledger)[0]
-    assert ledger.sessions_unread() == []
     add(journal, act(1))  # the deletion did not survive a power failure
     assert ledger.ingest(CLAUDE, journal) == 0
     assert ledger.forget(CLAUDE, journal) is True
@@ -184,6 +181,21 @@ def test_sessions_do_not_mix(ledger: Ledger, tmp_path: Path) -> None:
     assert [(e["agent"], e["path"], e["outcome"]) for e in ledger.query(Filter())] == [
         ("claude", "/one", "pending"), ("codex", "/two", "EIO"),
     ]  # fmt: skip
+
+
+def test_a_session_has_several_journals(ledger: Ledger, tmp_path: Path) -> None:
+    own, gateway = str(tmp_path / "s1.journal"), str(tmp_path / "s1.g1.journal")
+    add(own, act(1, path="/own"))
+    add(gateway, act(1, path="example.com:443"))
+    ledger.ingest(CLAUDE, own)
+    ledger.ingest(CLAUDE, gateway)
+    add(gateway, done(1, "EIO"))
+    ledger.ingest(CLAUDE, gateway)
+    ledger.ingest(CLAUDE, own)
+    assert [(e["session"], e["path"], e["outcome"]) for e in ledger.query(Filter())] == [
+        ("s1", "/own", "pending"), ("s1", "example.com:443", "EIO"),
+    ]  # fmt: skip
+    assert damages(ledger) == []
 
 
 def test_a_failed_write_changes_nothing_and_can_be_tried_again(

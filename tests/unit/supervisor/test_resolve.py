@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,7 +110,6 @@ def test_a_place_is_named_whether_or_not_it_exists(resolver: Resolver, tree: Pat
 
 
 def test_paths_are_read_over_page_ends() -> None:
-    import ctypes
     import mmap
 
     area = mmap.mmap(-1, 2 * mmap.PAGESIZE)
@@ -123,3 +124,22 @@ def test_paths_are_read_over_page_ends() -> None:
     with pytest.raises(OSError) as e:
         calls.read_path(os.getpid(), 8)
     assert e.value.errno == errno.EFAULT
+
+
+def test_two_threads_read_paths_each_with_a_reader_of_its_own() -> None:
+    wrong: list[bytes] = []
+
+    def read(text: bytes) -> None:
+        buffer = ctypes.create_string_buffer(text)
+        reader, at = calls.path_reader(), ctypes.addressof(buffer)
+        for _ in range(20_000):
+            found = reader(os.getpid(), at)
+            if found != text:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=read, args=(c * 200,)) for c in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, f"{len(wrong)} reads, such as {wrong[0]!r}"
