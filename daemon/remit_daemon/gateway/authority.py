@@ -25,6 +25,7 @@ import time
 from typing import TYPE_CHECKING
 
 from remit_daemon.gateway.journal import Journal, JournalFailed
+from remit_daemon.wire.control import FIRST_OF_GATEWAY
 from remit_policy.engine import Engine
 from remit_policy.laws import conditions
 from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-SEQ_BASE = 1 << 40  # the gateway's asks never meet the numbers of the supervisor's
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
 MAX_HELD = 256  # questions held at once; remitd keeps 100 of a session open, the rest is for its being away
 MAX_WAITING = (
@@ -245,18 +245,23 @@ class Authority:
         note: str = "",
         hold: float | None = None,
         gone: asyncio.Event | None = None,
+        insist: str = "",
     ) -> Permit:
         """Return when the act may happen, recorded; raises Refused when it may not.
 
         ``path2`` is shown and recorded beside the resource. ``hold`` is how many seconds a question may hold the act
-        (None: the policy's). ``gone`` is set by the caller when whoever waits gave up.
+        (None: the policy's). ``gone`` is set by the caller when whoever waits gave up. ``insist`` says why a person is to
+        be asked although a rule allows it.
         """
         try:
             decision = self._counted(self.decide(op, resource), op)
+            if insist and decision.verdict == ALLOW:
+                decision = Decision(ASK, decision.rule)
+                note = f"{note}; {insist}" if note else insist
             if decision.verdict == ALLOW:
                 return self._allow(op, resource, origin, decision, path2, note)
             if decision.verdict == ASK:
-                return await self._ask(op, resource, origin, decision, path2, note, hold, gone)
+                return await self._ask(op, resource, origin, decision, path2, note, hold, gone, bool(insist))
             raise self._denied(op, resource, origin, decision, path2, note)
         except (Refused, asyncio.CancelledError):
             raise
@@ -277,6 +282,22 @@ class Authority:
         except JournalFailed:
             pass  # refused all the same
         return Refused(reason, rule=rule, op=op, resource=resource, how=how)
+
+    def flag(self, op: str, resource: str, origin: Origin, rule: Rule | None, why: str) -> None:
+        """Record that an act which ``rule`` allows was not done, because it is suspicious."""
+        try:
+            self.journal.act(
+                op, "ask", "refused", origin, resource, rule=rule.source if rule else "default", note=why
+            )
+        except JournalFailed:
+            pass  # not done all the same
+
+    def fault(self, op: str, text: str) -> None:
+        """Record what went wrong in the gateway itself and was refused for that."""
+        try:
+            self.journal.act(op, "deny", "refused", Origin(), "", rule=_FAULT, note=text)
+        except JournalFailed:
+            pass
 
     def _allow(
         self,
@@ -343,9 +364,10 @@ class Authority:
         note: str,
         hold: float | None,
         gone: asyncio.Event | None,
+        insist: bool,
     ) -> Permit:
         """Hold the act until it is answered, its time is over or ``gone`` is set."""
-        open_ = self._join(op, resource, origin, decision, path2, note)
+        open_ = self._join(op, resource, origin, decision, path2, note, insist)
         rule = decision.rule
         seconds = (
             hold
@@ -367,6 +389,8 @@ class Authority:
             if done == "gone":
                 raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
             verdict, message = open_.answer.result()
+            if insist and verdict == "allow" and not open_.prompt:
+                verdict, message = "deny", "suspicious, and nobody was asked"
         finally:
             open_.waiting -= 1
             self._waiting -= 1
@@ -387,7 +411,7 @@ class Authority:
         return self._allow(op, resource, origin, now, path2, note, answered)
 
     def _join(
-        self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str
+        self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str, insist: bool
     ) -> _Hold:
         """Return the open hold for this access, a new one when there is none."""
         if self._waiting >= MAX_WAITING:
@@ -404,7 +428,7 @@ class Authority:
         )
         frame = {
             "type": "ask",
-            "seq": SEQ_BASE + number,
+            "seq": FIRST_OF_GATEWAY + number,
             "ops": [op],
             "path": resource,
             "path2": path2,
@@ -416,8 +440,10 @@ class Authority:
             "source": decision.source,
             "count": 1,
         }
+        if insist:
+            frame["spent"] = True  # the rule that allows it counts no more: only a grant or a person does
         open_ = _Hold(
-            SEQ_BASE + number, op, resource, path2, frame, asyncio.get_running_loop().create_future()
+            FIRST_OF_GATEWAY + number, op, resource, path2, frame, asyncio.get_running_loop().create_future()
         )
         self._held[key] = open_
         self.say(frame)
@@ -425,7 +451,7 @@ class Authority:
 
     def _release(self, open_: _Hold, outcome: str) -> None:
         self._held.pop((open_.op, open_.resource, open_.path2), None)
-        self.journal.done(open_.seq - SEQ_BASE, outcome)
+        self.journal.done(open_.seq - FIRST_OF_GATEWAY, outcome)
 
     def _settle(self, open_: _Hold, verdict: str, message: str = "") -> None:
         self._release(open_, "allowed" if verdict == "allow" else "denied")
@@ -438,10 +464,11 @@ class Authority:
 
     # -- what remitd says --------------------------------------------------------------------------
 
-    def answered(self, seq: int, verdict: str, message: str = "") -> None:
-        """Take remitd's answer to the ask ``seq``; one that is no longer held is passed over."""
+    def answered(self, seq: int, verdict: str, message: str = "", prompt: str = "") -> None:
+        """Take remitd's answer to the ask ``seq``, and the prompt it was given to; one no longer held is passed over."""
         for open_ in list(self._held.values()):
             if open_.seq == seq:
+                open_.prompt = prompt or open_.prompt
                 self._settle(open_, "allow" if verdict == "allow" else "deny", message)
 
     def asked(self, seq: int, prompt: str) -> None:
@@ -460,7 +487,7 @@ class Authority:
         self._seen.clear()
         for open_ in list(self._held.values()):
             verdict = self.decide(open_.op, open_.resource).verdict
-            if verdict != ASK:
+            if verdict == DENY or (verdict == ALLOW and "spent" not in open_.frame):
                 self._settle(open_, VERDICTS[verdict])
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:
