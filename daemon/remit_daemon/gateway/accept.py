@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from remit_daemon.gateway.dial import Dialer, Opened
     from remit_daemon.gateway.dns.resolver import Resolver
 
-SOON = 0.25  # seconds: event loops expect a non-blocking connect to a near host to settle at about this time
+SOON = (
+    0.25  # seconds: event loops expect a non-blocking connect to a near host to settle at about this time
+)
 BOUND_WAIT = 15.0  # seconds that an opened upstream waits for the agent's socket
 BACKLOG_BATCH = 64  # connections accepted in one go
 MAX_DIALS = 4096  # connects that are decided or dialled at once; more are refused with EAGAIN
@@ -220,7 +222,9 @@ class Doors:
             if not accepting.done():
                 return None
             client, _ = accepting.result()
-            pid, uid, _ = _UCRED.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            pid, uid, _ = _UCRED.unpack(
+                client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            )
             if pid != os.getppid() or uid != os.getuid():
                 client.close()
                 return None
@@ -317,7 +321,14 @@ class Doors:
         permit.on_revoked = lambda: _revoked(serving, client, opened.upstream)
         try:
             await parts.of("serve_transparent")(
-                self._ctx, client, dial.origin, opened.ip, opened.port, opened.names, opened.upstream, permit
+                self._ctx,
+                client,
+                dial.origin,
+                opened.ip,
+                opened.port,
+                opened.names,
+                opened.upstream,
+                permit,
             )
             permit.done()
         except OSError as e:

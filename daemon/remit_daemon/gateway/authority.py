@@ -202,6 +202,7 @@ class Authority:
         self._clock = clock
         self._minute = minute or _minute_of_day
         self._counters: dict[tuple[object, ...], float] = {}
+        self._levels: dict[tuple[object, ...], tuple[float, float]] = {}  # bytes spent, at which time
         self._held: dict[tuple[str, str, str], _Hold] = {}
         self._waiting = 0
         self._live: set[Permit] = set()
@@ -227,11 +228,28 @@ class Authority:
         decision, spend = conditions(decision, self._counters, now, self._minute())
         if spend is not None:
             self._counters[spend[0]] = spend[1]
+        if decision.verdict == ALLOW and rule.budget and self._level(rule, now) >= rule.budget[0]:
+            return Decision(ASK, rule)
         return decision
 
     def spend(self, rule: Rule | None, amount: int) -> bool:
-        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives."""
-        return True
+        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives.
+
+        What was spent comes back evenly over the budget's time, as with rates.
+        """
+        if rule is None or not rule.budget:
+            return True
+        now = self._clock()
+        level = self._level(rule, now) + amount
+        self._levels[_budget_key(rule)] = (level, now)
+        return level <= rule.budget[0]
+
+    def _level(self, rule: Rule, now: float) -> float:
+        """Return how many bytes of the budget of ``rule`` are spent and not yet back."""
+        level, since = self._levels.get(_budget_key(rule), (0.0, now))
+        assert rule.budget is not None
+        size, seconds = rule.budget
+        return max(0.0, level - (now - since) * size / seconds)
 
     # -- permits -----------------------------------------------------------------------------------
 
@@ -261,7 +279,9 @@ class Authority:
             if decision.verdict == ALLOW:
                 return self._allow(op, resource, origin, decision, path2, note)
             if decision.verdict == ASK:
-                return await self._ask(op, resource, origin, decision, path2, note, hold, gone, bool(insist))
+                return await self._ask(
+                    op, resource, origin, decision, path2, note, hold, gone, bool(insist)
+                )
             raise self._denied(op, resource, origin, decision, path2, note)
         except (Refused, asyncio.CancelledError):
             raise
@@ -411,7 +431,14 @@ class Authority:
         return self._allow(op, resource, origin, now, path2, note, answered)
 
     def _join(
-        self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str, insist: bool
+        self,
+        op: str,
+        resource: str,
+        origin: Origin,
+        decision: Decision,
+        path2: str,
+        note: str,
+        insist: bool,
     ) -> _Hold:
         """Return the open hold for this access, a new one when there is none."""
         if self._waiting >= MAX_WAITING:
@@ -443,7 +470,12 @@ class Authority:
         if insist:
             frame["spent"] = True  # the rule that allows it counts no more: only a grant or a person does
         open_ = _Hold(
-            FIRST_OF_GATEWAY + number, op, resource, path2, frame, asyncio.get_running_loop().create_future()
+            FIRST_OF_GATEWAY + number,
+            op,
+            resource,
+            path2,
+            frame,
+            asyncio.get_running_loop().create_future(),
         )
         self._held[key] = open_
         self.say(frame)
@@ -515,7 +547,12 @@ async def _first_of(
 
 
 def _metered(rule: Rule | None) -> bool:
-    return rule is not None and bool(rule.rate or rule.window or getattr(rule, "budget", None))
+    return rule is not None and bool(rule.rate or rule.window or rule.budget)
+
+
+def _budget_key(rule: Rule) -> tuple[object, ...]:
+    # By line: several patterns of one rule share what it gives, other hosts' rules have their own.
+    return (rule.layer, rule.source, rule.role, rule.op, rule.budget)
 
 
 def _minute_of_day() -> int:

@@ -35,7 +35,9 @@ class Lost(Exception):
 class Broker:
     """The connection and what keeps it."""
 
-    def __init__(self, path: str, session: str, tag: int, authority: Authority, log: logging.Logger) -> None:
+    def __init__(
+        self, path: str, session: str, tag: int, authority: Authority, log: logging.Logger
+    ) -> None:
         self._path = path
         self._first = {"type": "gateway", "version": control.VERSION, "session": session, "tag": tag}
         self._authority = authority

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from remit_daemon.gateway.authority import Authority, Origin
+    from remit_policy.model import Secret
 
     class Dialer(Protocol):
         """Resolving and connecting, by policy (``gateway.dial``)."""
@@ -61,10 +62,9 @@ class Context:
         self.parts: dict[str, object] = {}  # what a part keeps for the session, by the part's name
 
     @property
-    def secrets(self) -> tuple[object, ...]:
-        """The snapshot's secrets (``remit_policy.model.Secret``), those of now."""
-        found: tuple[object, ...] = getattr(self.authority.snapshot, "secrets", ())
-        return found
+    def secrets(self) -> tuple[Secret, ...]:
+        """The snapshot's secrets, those of now."""
+        return self.authority.snapshot.secrets
 
     async def resolve(self, name: str, origin: Origin) -> list[str]:
         """Return the addresses of ``name``, pinned for the session, IPv6 and IPv4 as upstream gives them.

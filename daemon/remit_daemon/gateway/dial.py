@@ -105,9 +105,7 @@ class Dialer:
             self._resolver.names.unpin(host)
             raise
 
-    async def open(
-        self, ip: str, port: int, origin: Origin, gone: asyncio.Event | None = None
-    ) -> Opened:
+    async def open(self, ip: str, port: int, origin: Origin, gone: asyncio.Event | None = None) -> Opened:
         """Return the permitted and connected upstream of an agent's connect to ``ip`` and ``port``.
 
         Raises Refused when it must not be, OSError when it cannot be.
@@ -160,7 +158,9 @@ class Dialer:
         try:
             return plain(spelling.canonical(name))
         except spelling.HostError as e:
-            raise self._authority.refuse(op, name, origin, f"no host name: {e}", "built-in: host names") from None
+            raise self._authority.refuse(
+                op, name, origin, f"no host name: {e}", "built-in: host names"
+            ) from None
 
     def _not_ourselves(self, address: str, port: int, origin: Origin) -> None:
         if port in self._own_ports and spelling.is_special(address) in ("loopback", "unspecified"):
@@ -178,8 +178,15 @@ class Dialer:
         decision = authority.decide("connect", resource)
         why = "a stand-in" if self._resolver.names.is_stand_in(address) else spelling.is_special(address)
         if decision.verdict == DENY:
-            raise authority.refuse("connect", resource, origin, f"the policy denies the address of {name}", decision.source)
-        if not why or name == address or name in self._resolver.hosts.names(address) or decision.verdict == ALLOW:
+            raise authority.refuse(
+                "connect", resource, origin, f"the policy denies the address of {name}", decision.source
+            )
+        if (
+            not why
+            or name == address
+            or name in self._resolver.hosts.names(address)
+            or decision.verdict == ALLOW
+        ):
             return
         if name == "localhost" and why == "loopback":
             return
@@ -226,7 +233,9 @@ async def _connect(address: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, (address, port)), CONNECT_LIMIT)
+        await asyncio.wait_for(
+            asyncio.get_running_loop().sock_connect(sock, (address, port)), CONNECT_LIMIT
+        )
     except TimeoutError:
         sock.close()
         raise OSError(errno.ETIMEDOUT, "connection timed out") from None

@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from remit_daemon.gateway import parts
@@ -36,6 +37,7 @@ from remit_daemon.wire.frames import FrameError
 from remit_policy import model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 VERSION = 1
@@ -78,9 +80,9 @@ def _settle(fd: int, listeners: list[int]) -> None:
     os.chdir("/")
     os.umask(0o077)
     kept = sorted({0, 1, 2, fd, *listeners})
-    for low, high in zip(kept, kept[1:], strict=False):
+    for low, high in pairwise(kept):
         os.closerange(low + 1, high)
-    os.closerange(kept[-1] + 1, 1 << 20 if kept[-1] < 1 << 20 else kept[-1] + 1)
+    os.closerange(kept[-1] + 1, (1 << 31) - 1)  # close_range(2): the kernel walks only what is open
 
 
 async def _main(fd: int, inherited: list[int]) -> int:
@@ -138,7 +140,7 @@ class Gateway:
         )
         self.broker = Broker(hello["control"], hello["session"], hello["tag"], self.authority, self.log)
         self.doors = Doors(self.ctx, self.dialer, self.resolver, link.say)
-        self.handlers = {
+        self.handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "dial": self.doors.dial,
             "bound": self.doors.bound,
             "proxy": self.doors.proxy,

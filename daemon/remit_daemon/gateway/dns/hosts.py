@@ -11,7 +11,9 @@ from remit_policy import hosts
 
 HOSTS = "/etc/hosts"
 RESOLV_CONF = "/etc/resolv.conf"
-MAX_BYTES = 4 << 20  # of either file; block lists in hosts files have a few megabytes, what is behind is not seen
+MAX_BYTES = (
+    4 << 20
+)  # of either file; block lists in hosts files have a few megabytes, what is behind is not seen
 MAX_SEARCH = 32  # domains; glibc takes any number, real lists have up to six
 LOOPBACK = ("127.0.0.1", "::1")
 

@@ -13,17 +13,35 @@ from __future__ import annotations
 
 import struct
 
-A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DNAME, OPT, SVCB, HTTPS = 1, 2, 5, 6, 12, 15, 16, 28, 33, 39, 41, 64, 65
+A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DNAME, OPT, SVCB, HTTPS = (
+    1,
+    2,
+    5,
+    6,
+    12,
+    15,
+    16,
+    28,
+    33,
+    39,
+    41,
+    64,
+    65,
+)
 IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
-_META = range(128, 256)  # RFC 6895: query and meta types (TKEY, TSIG, IXFR, AXFR, ANY); none is a look-up of ours
+_META = range(
+    128, 256
+)  # RFC 6895: query and meta types (TKEY, TSIG, IXFR, AXFR, ANY); none is a look-up of ours
 
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 MAX_LABEL = 63
 MAX_NAME = 255  # octets on the wire, RFC 1035 2.3.4
 MAX_JUMPS = 64  # pointers in one name; each goes backwards, real ones have one or two
 MAX_RECORDS = 1024  # of one answer; 64 KiB of the shortest records would be 4,000
-MAX_QUERY = 512 + 12  # octets: a name, a question and an OPT record are at most 300; padding (RFC 7830) fits
+MAX_QUERY = (
+    512 + 12
+)  # octets: a name, a question and an OPT record are at most 300; padding (RFC 7830) fits
 PLAIN_UDP = 512  # octets of a UDP answer without EDNS
 OUR_UDP = 1232  # what we offer upstream and give at most: never fragmented (DNS flag day 2020)
 BLOCKED = 15  # extended error "Blocked", RFC 8914 4.16
@@ -31,7 +49,11 @@ BLOCKED = 15  # extended error "Blocked", RFC 8914 4.16
 _HEAD = struct.Struct(">6H")
 _FIXED = struct.Struct(">HHIH")
 _LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
-_SVC_DROPPED = (4, 5, 6)  # ipv4hint and ipv6hint (addresses that we did not look at) and ech, RFC 9460 14.3.2
+_SVC_DROPPED = (
+    4,
+    5,
+    6,
+)  # ipv4hint and ipv6hint (addresses that we did not look at) and ech, RFC 9460 14.3.2
 _SVC_MANDATORY = 0
 
 

@@ -89,7 +89,9 @@ class Resolver:
             return message.write_answer(query, message.SERVFAIL, udp=udp)
 
     async def _answer(self, query: Query, origin: Origin, udp: bool) -> bytes:
-        def say(rcode: int, *records: Record, authority: tuple[Record, ...] = (), blocked: str = "") -> bytes:
+        def say(
+            rcode: int, *records: Record, authority: tuple[Record, ...] = (), blocked: str = ""
+        ) -> bytes:
             return message.write_answer(query, rcode, records, authority, udp=udp, blocked=blocked)
 
         name = query.name
@@ -149,7 +151,9 @@ class Resolver:
             owner = target
         for address in given:
             self.names.remember(address, query.name)
-            records.append(Record(owner, query.type, min(pin.ttl, MAX_TTL), ipaddress.ip_address(address).packed))
+            records.append(
+                Record(owner, query.type, min(pin.ttl, MAX_TTL), ipaddress.ip_address(address).packed)
+            )
         return say(message.NOERROR, *records)
 
     def _stand_in(self, name: str) -> tuple[Record, ...]:
@@ -181,7 +185,11 @@ class Resolver:
             if not name or spelling.canonical(name) != name or spelling.is_address(name):
                 return False
             decision = self._authority.decide("resolve", name)
-            if decision.verdict != ALLOW or self.suspicion(name, decision.rule, origin) or self.hosts.addresses(name):
+            if (
+                decision.verdict != ALLOW
+                or self.suspicion(name, decision.rule, origin)
+                or self.hosts.addresses(name)
+            ):
                 return False
             (await self._authority.permit("resolve", name, origin)).done()
             if query.type not in (A, AAAA):
@@ -248,7 +256,9 @@ class Resolver:
             return False
         if not spelling.is_special(address):
             return True
-        return any(self._authority.decide("connect", literal(address, p)).verdict == ALLOW for p in _USUAL_PORTS)
+        return any(
+            self._authority.decide("connect", literal(address, p)).verdict == ALLOW for p in _USUAL_PORTS
+        )
 
     async def _pin(self, name: str, family: int) -> tuple[Pin | None, message.Answer | None]:
         """Return the pin of ``name``; or None, and the answer that has no addresses. Raises NoAnswer."""
@@ -272,7 +282,6 @@ class Resolver:
         if task is None:
             task = self._asking[key] = asyncio.ensure_future(self._upstream.ask(name, type))
 
-
             def over(done: asyncio.Task[message.Answer]) -> None:
                 self._asking.pop(key, None)
                 if not done.cancelled():
@@ -291,9 +300,7 @@ if TYPE_CHECKING:
 
 def literal(address: str, port: int) -> str:
     """Return the resource of an address and a port: `10.0.0.1:443`, `[2001:db8::1]:443`, `localhost:80`."""
-    if spelling.is_special(address) in ("loopback", "unspecified"):  # connecting to 0.0.0.0 is connecting to oneself
-        return f"localhost:{port}"
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return spelling.of_address(spelling.packed(address), port)
 
 
 def _addresses(query: Query, addresses: tuple[str, ...]) -> list[Record]:

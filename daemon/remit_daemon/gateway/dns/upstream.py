@@ -50,7 +50,9 @@ def server(text: str) -> tuple[str, int]:
 class Upstream:
     """The nameservers, in their order. Those whose text means nothing are passed over."""
 
-    def __init__(self, nameservers: Sequence[str], *, udp_wait: float = UDP_WAIT, tcp_wait: float = TCP_WAIT) -> None:
+    def __init__(
+        self, nameservers: Sequence[str], *, udp_wait: float = UDP_WAIT, tcp_wait: float = TCP_WAIT
+    ) -> None:
         self._servers: list[tuple[str, int]] = []
         for text in nameservers:
             try:
