@@ -1,0 +1,125 @@
+"""The gateway's end of its journal: every act is written before its effect, or there is none.
+
+The file is the gateway's own (``wire.journal`` says what a record is), made new at its start and numbered from 1.
+Names and addresses come from whoever sent them: a field is bounded, and what no journal field may hold (NUL) or no
+UTF-8 can carry is written in its escaped form rather than lost.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from remit_daemon.wire import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from remit_daemon.gateway.authority import Origin
+
+POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
+MAX_FIELD = 16_384  # characters of one field: longer than any name, longer than the URLs that servers take
+MAX_ARGV = 100_000  # characters of all arguments that are kept; a record must stay below journal.MAX_RECORD
+
+
+class JournalFailed(OSError):
+    """The journal did not take a record: the act must not happen."""
+
+
+class Journal:
+    """One gateway's journal, open for appending. ``poke`` tells remitd that it has grown."""
+
+    def __init__(
+        self, path: str, poke: Callable[[], None] = lambda: None, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Make the file at ``path``. Raises OSError, also when it is there already."""
+        self._fd = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        self.poke = poke
+        self._clock = clock
+        self._poked = 0.0
+        self._seq = 0
+
+    def act(
+        self,
+        op: str,
+        verdict: str,
+        outcome: str,
+        origin: Origin,
+        path: str,
+        *,
+        path2: str = "",
+        rule: str = "",
+        prompt: str = "",
+        note: str = "",
+        argv: Sequence[str] = (),
+    ) -> int:
+        """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
+        self._seq += 1
+        fields = [
+            "act",
+            str(self._seq),
+            str(self._clock()),
+            op,
+            verdict,
+            outcome,
+            str(origin.pid),
+            origin.proc,
+            origin.exe,
+            "",  # the program's digest: the supervisor's journal has it, with its exec
+            path,
+            path2,
+            rule,
+            prompt,
+            note,
+        ]
+        room = MAX_ARGV
+        for argument in argv:
+            room -= len(argument) + 1
+            if room < 0:
+                fields.append("…")
+                break
+            fields.append(argument)
+        self._write(fields)
+        return self._seq
+
+    def done(self, seq: int, outcome: str) -> None:
+        """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
+        try:
+            self._write(["done", str(seq), str(self._clock()), outcome])
+        except JournalFailed:
+            pass
+
+    def _write(self, fields: list[str]) -> None:
+        raw = journal.pack([_plain(f) for f in fields])
+        try:
+            if os.write(self._fd, raw) != len(raw):
+                raise OSError(5, "short write")
+        except OSError as e:
+            raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
+        now = time.monotonic()
+        if now - self._poked > POKE_EVERY:
+            self._poked = now
+            self.poke()
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def _plain(text: str) -> str:
+    if len(text) > MAX_FIELD:
+        text = text[:MAX_FIELD] + "…"
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "backslashreplace").decode("ascii", "backslashreplace")
+    return text
