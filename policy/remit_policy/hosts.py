@@ -164,18 +164,18 @@ def embedded(raw: bytes) -> bytes | None:
     return None
 
 
-# IANA special-purpose address registries (RFC 6890 and its updates), and the clouds' metadata services.
+# IANA special-purpose address registries (RFC 6890 and its updates), and the clouds' metadata services. Documentation
+# addresses are left out: nothing of the person's or of the machine's is there.
 _METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
 _V4 = (
     (0, 8, "unspecified"), (10 << 24, 8, "private"), (0x64400000, 10, "shared"), (127 << 24, 8, "loopback"),
     (0xA9FE0000, 16, "link-local"), (0xAC100000, 12, "private"), (0xC0000000, 24, "reserved"),
-    (0xC0000200, 24, "documentation"), (0xC0586300, 24, "reserved"), (0xC0A80000, 16, "private"),
-    (0xC6120000, 15, "benchmarking"), (0xC6336400, 24, "documentation"), (0xCB007100, 24, "documentation"),
-    (224 << 24, 4, "multicast"), (240 << 24, 4, "reserved"),
+    (0xC0586300, 24, "reserved"), (0xC0A80000, 16, "private"),
+    (0xC6120000, 15, "benchmarking"), (224 << 24, 4, "multicast"), (240 << 24, 4, "reserved"),
 )  # fmt: skip
 _V6 = (
     (b"\0" * 16, 127, "loopback"), (b"\x00\x64\xff\x9b\x00\x01", 48, "translated"), (b"\x01\x00", 64, "discard"),
-    (b"\x20\x01\x00", 23, "reserved"), (b"\x20\x01\x0d\xb8", 32, "documentation"), (b"\x3f\xff", 20, "documentation"),
+    (b"\x20\x01\x00", 23, "reserved"),
     (b"\x5f\x00", 16, "reserved"), (b"\xfc", 7, "private"), (b"\xfe\x80", 10, "link-local"), (b"\xfe\xc0", 10, "private"),
     (b"\xff", 8, "multicast"),
 )  # fmt: skip

@@ -76,6 +76,7 @@ class Gateway:
                 hello = {
                     "type": "hello",
                     "version": gateway.VERSION,
+                    "spool": os.path.dirname(self._spool),
                     "journal": f"{self._spool}.g{self._runs}.journal",
                     "private": self.private,
                     "listeners": list(self.listeners.sockets),
@@ -114,7 +115,7 @@ class Gateway:
             env["PYTHONPATH"] = os.pathsep.join(
                 os.path.abspath(p) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p
             )
-            argv = [sys.executable, "-m", "remit_daemon.gateway", "--fd", "3"]
+            argv = [sys.executable, "-m", "remit_daemon.gateway", "--fd", *map(str, range(3, 3 + len(fds)))]
             os.execve(sys.executable, argv, env)  # noqa: S606 - our own interpreter and module
         finally:
             os._exit(127)
@@ -168,7 +169,7 @@ class Gateway:
         self.start()
         frame = {"type": kind, **fields}
         if process is not None:
-            frame.update(pid=process.tgid, proc=process.inode, exe=exe, comm=comm, argv=[])
+            frame.update(pid=process.tgid, proc=process.inode, exe=exe, comm=comm)
         self._send(frame)
 
     def ask(

@@ -133,10 +133,12 @@ class Inet:
         if port == _DNS and self._is_nameserver(where):
             return self._to_resolver(note, sock, domain, stream=True)
         if not hosts.is_local(where):
-            return self._through(note, sock, domain, where, port, "")
+            return self._through(note, sock, domain, where, port)
         name = self._gateway.listeners.name_of(port)
         if name == "proxy":
-            return self._announced(note, sock, domain, "proxy", _sockaddr(domain, _LOOPBACK4, port))
+            return self._announced(
+                note, sock, domain, "proxy", _sockaddr(domain, _LOOPBACK4, port), v6=False
+            )
         if name:
             self._deny(note, hosts.join(hosts.LOCAL, port), _PORTS)
         resource = hosts.join(hosts.LOCAL, port)
@@ -149,7 +151,7 @@ class Inet:
         if decision.verdict != model.ALLOW:
             for other in self._named(where):
                 if self._authority.decide("connect", hosts.join(other, port)).verdict == model.ALLOW:
-                    return self._through(note, sock, domain, where, port, other)
+                    return self._through(note, sock, domain, where, port)
         return self._direct(note, sock, raw, resource, None)
 
     def _direct(self, note: Note, sock: int, raw: bytes, resource: str, rule: model.Rule | None) -> Act:
@@ -163,7 +165,7 @@ class Inet:
             "connect", accesses, perform, (Fd(sock),), path=resource, rule=rule, slow=_blocking(sock)
         )
 
-    def _through(self, note: Note, sock: int, domain: int, where: bytes, port: int, host: str) -> Act:
+    def _through(self, note: Note, sock: int, domain: int, where: bytes, port: int) -> Act:
         """Connect through the gateway, which decides, records and reaches it."""
         v6 = domain == AF_INET6 and where[:12] != _MAPPED
         name = "tcp6" if v6 else "tcp"
@@ -179,7 +181,7 @@ class Inet:
                 return not calls.id_valid(self.listener(), note.id)
 
             id, answer = self._gateway.ask(
-                "dial", process, exe, comm, gone, ip=ip, port=port, blocking=blocking, host=host
+                "dial", process, exe, comm, gone, ip=ip, port=port, blocking=blocking
             )
             if answer["errno"]:
                 raise OSError(int(answer["errno"]), str(answer["why"]))
@@ -225,7 +227,9 @@ class Inet:
         return result
 
     def _to_resolver(self, note: Note, sock: int, domain: int, *, stream: bool) -> Act:
-        there = _sockaddr(domain, self._stub, self._gateway.listeners.ports["dns_tcp" if stream else "dns"])
+        there = _sockaddr(
+            domain, self._stub, self._gateway.listeners.ports["dns_tcp" if stream else "dns_udp"]
+        )
         return self._announced(note, sock, domain, "resolver", there, tcp=stream)
 
     def _connect_datagram(

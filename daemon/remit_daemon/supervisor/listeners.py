@@ -31,7 +31,7 @@ class Listeners:
             ("tcp", _socket.AF_INET, stream, "127.0.0.1"),
             ("tcp6", _socket.AF_INET6, stream, "::1"),
             ("proxy", _socket.AF_INET, stream, "127.0.0.1"),
-            ("dns", _socket.AF_INET, datagram, NAMESERVER),
+            ("dns_udp", _socket.AF_INET, datagram, NAMESERVER),
             ("dns_tcp", _socket.AF_INET, stream, NAMESERVER),
         ):
             try:
@@ -45,7 +45,7 @@ class Listeners:
                 raise
             self.sockets[name] = sock
         self.ports = {name: int(sock.getsockname()[1]) for name, sock in self.sockets.items()}
-        self._names = {port: name for name, port in self.ports.items() if name != "dns"}
+        self._names = {port: name for name, port in self.ports.items() if name != "dns_udp"}
 
     def name_of(self, port: int) -> str:
         """Return which of the stream listeners has ``port``, "" when none has."""

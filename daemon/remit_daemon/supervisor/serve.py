@@ -183,7 +183,6 @@ class Network:
             "snapshot": model.dumps(snapshot),
             "revision": session.revision,
             "control": start.here.control,
-            "state": start.here.state,
             "nameservers": self.nameservers,
             "env": {k: v for k, v in start.env.items() if k in wanted},
             "session_bus": self.buses["session"],

@@ -1,0 +1,416 @@
+"""What a connection of the agent's really asks for, and whether it may have it.
+
+    first bytes -> TLS    server name must be one that led here   -> pass through, or end the TLS and look at requests
+                -> HTTP   Host likewise, for every request        -> exchange
+                -> other  every name that led here must be allowed -> pass through
+
+A connection comes with the names by which its address was looked up (the decided one first), or with none: then it is the bare
+address that was decided. A name that only the client claims counts when policy allows that very name; it is then connected
+to by that name, never to the address. No server name, or an encrypted hello, is a host unknown: the address itself must be
+allowed. Nothing of the client's goes out before it has been looked at; a server that speaks first is heard.
+
+Where a host has rules for requests, or a secret, only HTTP that we can read goes there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from remit_daemon.gateway.authority import Refused
+from remit_daemon.gateway.http import hello as tls
+from remit_daemon.gateway.http import relay as relays
+from remit_daemon.gateway.http import secrets
+from remit_daemon.gateway.http.ca import Authority as Certificates
+from remit_daemon.gateway.http.ca import ensure
+from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
+from remit_daemon.gateway.http.head import PREFACE, Head, HeadError
+from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls
+from remit_policy import hosts
+from remit_policy.model import ALLOW
+
+if TYPE_CHECKING:
+    from remit_daemon.gateway.authority import Origin, Permit
+    from remit_daemon.gateway.context import Context
+
+SILENT = 0.2  # seconds without a byte of the client after which the server may speak first
+HELLO_WITHIN = 30.0  # seconds for a whole ClientHello or request line, once it has begun
+HANDSHAKE_WITHIN = 30.0
+EXPLAIN_WITHIN = 5.0  # seconds that a refused client has to say in which protocol it wants to hear why
+_METHOD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
+_LONGEST = 16  # characters of a method, as far as telling HTTP from other protocols goes
+TLS, HTTP, OTHER = "TLS", "HTTP", "other"
+_RULE = "built-in: the host that is meant"
+
+
+def kind_of(data: bytes) -> str:
+    """Return which protocol ``data``, the client's first bytes, begins; "" while that is open."""
+    if data[:1] == b"\x16":
+        return TLS if len(data) > 1 and data[1] == 3 else OTHER if len(data) > 1 else ""
+    word, blank, _ = data[: _LONGEST + 1].partition(b" ")
+    if not word or not set(word) <= _METHOD or len(word) > _LONGEST:
+        return OTHER
+    return HTTP if blank else ""
+
+
+class _First:
+    """The client's first bytes, and what they say."""
+
+    __slots__ = ("data", "hello", "kind")
+
+    def __init__(self, data: bytes, kind: str, hello: tls.Hello | None) -> None:
+        self.data = data
+        self.kind = kind
+        self.hello = hello
+
+
+async def _listen(client: socket.socket, data: bytes = b"") -> _First:
+    """Read until it is clear what the client speaks. Raises HelloError, OSError, EOFError when it says nothing at all."""
+    loop = asyncio.get_running_loop()
+    while True:
+        kind = kind_of(data)
+        if kind in (HTTP, OTHER) and data:
+            return _First(data, kind, None)
+        if kind == TLS and (found := tls.parse(data)) is not None:
+            return _First(data, TLS, found)
+        more = await loop.sock_recv(client, CHUNK)
+        if not more:
+            if not data:
+                raise EOFError
+            return _First(data, OTHER, None)
+        data += more
+
+
+class _Connection:
+    """One connection on its way: ``names`` led here, or nothing did and ``ip`` is meant."""
+
+    def __init__(
+        self, ctx: Context, client: socket.socket, origin: Origin, ip: str, port: int, names: tuple[str, ...],
+        upstream: socket.socket | None, permit: Permit | None,
+    ) -> None:  # fmt: skip
+        self.ctx = ctx
+        self.client = client
+        self.origin = origin
+        self.ip = ip
+        self.port = port
+        self.names = names
+        self.upstream = upstream
+        self.permit = permit
+        self.allowed = {names[0] if names else ip}  # hosts that a permit was given for
+        self.permits: list[Permit] = []
+
+    def refuse(self, reason: str, host: str = "", how: str = "") -> Refused:
+        resource = hosts.join(host or (self.names[0] if self.names else self.ip), self.port)
+        return self.ctx.authority.refuse("connect", resource, self.origin, reason, _RULE, how)
+
+    async def mean(self, host: str, port: int, said: str) -> None:
+        """Return when this connection may be to ``host``, as the client ``said``. Raises Refused."""
+        if port != self.port:
+            raise self.refuse(f"{said} names port {port} on a connection to port {self.port}", host)
+        if host in self.allowed:
+            return
+        if self.names and host not in self.names:
+            led = ", ".join(self.names)
+            raise self.refuse(f"{said} names {host}, but the address was looked up as {led}", host)
+        if not self.names and not explicitly_allowed(self.ctx, host, port):
+            raise self.refuse(f"{said} names {host}, but the connection is to the address {self.ip}", host)
+        self.permits.append(await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin))
+        self.allowed.add(host)
+        if not self.names:
+            self._drop()  # what is reached is that name's own address
+
+    async def mean_address(self, why: str) -> None:
+        """Return when the connection may go to the bare address. Raises Refused."""
+        if not self.names:
+            return
+        resource = hosts.join(self.ip, self.port)
+        if self.ctx.authority.decide("connect", resource).verdict != ALLOW:
+            how = f"a rule that allows connect to {resource} would let it"
+            raise self.refuse(f"{why}, so the host is unknown", how=how)
+        self.permits.append(await self.ctx.authority.permit("connect", resource, self.origin))
+
+    async def mean_all(self) -> None:
+        """Return when every name that led here is allowed. Raises Refused."""
+        for name in self.names:
+            await self.mean(name, self.port, "the address")
+
+    def looked_into(self, host: str) -> bool:
+        """Tell whether only readable requests may go to ``host``."""
+        vault = secrets.vault_of(self.ctx)
+        return self.ctx.authority.engine.has_requests(host, self.port) or bool(vault.bound(host, self.port))
+
+    def _drop(self) -> None:
+        if self.upstream is not None:
+            self.upstream.close()
+            self.upstream = None
+
+    async def reach(self, host: str) -> socket.socket:
+        """Return a socket connected to ``host``, which may be meant. Raises Refused, OSError."""
+        sock, self.upstream = self.upstream, None
+        if sock is not None:
+            return sock
+        return await self.ctx.dial(host, self.port, self.origin)
+
+    def close(self) -> None:
+        self._drop()
+        for permit in self.permits:
+            permit.done()
+
+    def count(self, amount: int) -> bool:
+        """Spend ``amount`` bytes of the budget; False when there is no more."""
+        return self.permit is None or self.permit.spend(amount)
+
+    # -- what follows the first bytes --------------------------------------------------------------
+
+    async def pass_through(self, first: bytes, host: str) -> None:
+        upstream = await self.reach(host)
+        try:
+            if first:
+                await asyncio.get_running_loop().sock_sendall(upstream, first)
+            await relays.relay(self.client, upstream, self.count)
+        finally:
+            upstream.close()
+
+    async def serve(self, data: bytes = b"") -> None:
+        """Serve the connection. Raises Refused, OSError."""
+        first = await self._first(data)
+        if first is None:
+            return
+        if first.kind == HTTP:
+            if first.data.startswith(PREFACE[: len(first.data)]) and first.data[:3] == b"PRI":
+                raise self.refuse("HTTP/2 without TLS is not read here", how="HTTP/1.1")
+            await self._requests(Plain(self.client, first.data), "http")
+        elif first.kind == TLS:
+            assert first.hello is not None
+            await self._tls(first.data, first.hello)
+        else:
+            await self.mean_all()
+            for host in self.names or (self.ip,):
+                if self.looked_into(host):
+                    raise self.refuse(f"{host} has rules for requests, and this is no HTTP", host)
+            await self.pass_through(first.data, self.names[0] if self.names else self.ip)
+
+    async def _first(self, data: bytes) -> _First | None:
+        """Return what the client begins with; None when the server began and all has been served."""
+        listening = asyncio.ensure_future(_listen(self.client, data))
+        try:
+            readable = any(self.looked_into(h) for h in self.names or (self.ip,))
+            await asyncio.wait(
+                {listening}, timeout=SILENT if self.upstream and not readable else HELLO_WITHIN
+            )
+            if not listening.done() and self.upstream is not None and not readable:
+                return await self._server_first(listening)
+            if not listening.done():
+                raise self.refuse("the client says nothing")
+            return listening.result()
+        except tls.HelloError as e:
+            raise self.refuse(f"a malformed TLS hello: {e}") from None
+        except EOFError:
+            return None
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _server_first(self, listening: asyncio.Future[_First]) -> _First | None:
+        """Pass on what the server says while the client is silent; it is heard before anything of its own goes out."""
+        loop = asyncio.get_running_loop()
+        assert self.upstream is not None
+        while not listening.done():
+            hearing = asyncio.ensure_future(loop.sock_recv(self.upstream, CHUNK))
+            both: set[asyncio.Future[Any]] = {listening, hearing}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not hearing.done():
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+                break
+            said = hearing.result()
+            if not said:
+                await Plain(self.client).end()
+                break
+            await loop.sock_sendall(self.client, said)
+        return await listening
+
+    async def _tls(self, data: bytes, hello: tls.Hello) -> None:
+        if hello.ech:
+            await self.mean_address("the TLS hello is encrypted")
+            await self.pass_through(data, self.ip)
+            return
+        if not hello.sni:
+            await self.mean_address("TLS without a server name")
+            host = self.ip
+        else:
+            try:
+                host = hosts.canonical(hello.sni)
+            except hosts.HostError as e:
+                raise self.refuse(f"a server name that is none: {e}") from None
+            await self.mean(host, self.port, "TLS")
+        if not self.looked_into(host):
+            await self.pass_through(data, host)
+            return
+        await self._end_tls(data, hello, host)
+
+    async def _end_tls(self, data: bytes, hello: tls.Hello, host: str) -> None:
+        if hello.alpn and b"http/1.1" not in hello.alpn:
+            offered = ", ".join(p.decode("latin-1") for p in hello.alpn)
+            raise self.refuse(
+                f"{host} has rules for requests, which are read as HTTP/1.1; the client offers {offered} alone",
+                host,
+            )
+        client = Tls(Plain(self.client, data), certificates(self.ctx).context(host), server_side=True)
+        try:
+            await asyncio.wait_for(client.handshake(), HANDSHAKE_WITHIN)
+        except (ssl.SSLError, OSError, TimeoutError) as e:
+            said = getattr(e, "reason", None) or e
+            raise self.refuse(
+                f"the client does not take remit's certificate for {host} ({said}): it trusts certificates of its own (pinning)", host,
+                "let it trust the bundle in SSL_CERT_FILE, or have no rules for requests and no secret for this host",
+            ) from None  # fmt: skip
+        await self._requests(client, "https", host)
+
+    async def _requests(self, client: Stream, scheme: str, sni: str = "") -> None:
+        async def allow(host: str, port: int) -> None:
+            if sni and host != sni:
+                raise self.refuse(f"Host names {host}, but TLS named {sni}", host)
+            await self.mean(host, port, "Host")
+
+        async def connect(host: str, port: int) -> Stream:
+            sock = await self.reach(host)
+            return await secured(sock, host) if scheme == "https" else Plain(sock)
+
+        fallback = sni or (self.names[0] if self.names else self.ip)
+        await Exchange(
+            self.ctx, client, self.origin, scheme, self.port, allow, connect, fallback=fallback
+        ).serve()
+
+
+async def secured(sock: socket.socket, host: str) -> Tls:
+    """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    upstream = Tls(Plain(sock), context, server_side=False, name=host)
+    try:
+        await asyncio.wait_for(upstream.handshake(), HANDSHAKE_WITHIN)
+    except ssl.SSLCertVerificationError as e:
+        sock.close()
+        raise OSError(errno.EPROTO, f"its certificate is not valid: {e.verify_message}") from None
+    except (ssl.SSLError, TimeoutError) as e:
+        sock.close()
+        raise OSError(errno.EPROTO, f"TLS fails: {getattr(e, 'reason', None) or 'no answer'}") from None
+    return upstream
+
+
+def certificates(ctx: Context) -> Certificates:
+    """Return the authority by which this gateway ends TLS. Raises OSError."""
+    found = ctx.parts.get("certificates")
+    if not isinstance(found, Certificates):
+        found = ctx.parts["certificates"] = ensure(ctx.state)
+    return found
+
+
+async def prepare_secrets(ctx: Context) -> None:
+    """Read the session's secrets and give out their placeholders, before the agent begins."""
+    ctx.parts["vault"] = await secrets.prepare(ctx)
+
+
+async def serve_transparent(
+    ctx: Context, client: socket.socket, origin: Origin, ip: str, port: int, names: tuple[str, ...],
+    upstream: socket.socket | None, permit: Permit | None,
+) -> None:  # fmt: skip
+    """Serve a connection that the agent made itself. Raises Refused, OSError."""
+    connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
+    try:
+        await connection.serve()
+    except Refused as e:
+        await serve_refused(ctx, client, origin, e)
+        raise
+    finally:
+        connection.close()
+
+
+async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, refused: Refused) -> None:
+    """Tell the client why, in the protocol that it speaks; one without words for it is reset. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    stream: Stream = Plain(client)
+    try:
+        # What was read already is gone; a TLS client that sent its hello to us hears a reset.
+        data = await asyncio.wait_for(loop.sock_recv(client, CHUNK), EXPLAIN_WITHIN)
+        first = await asyncio.wait_for(_listen(client, data), EXPLAIN_WITHIN)
+        if first.kind == TLS and first.hello is not None and first.hello.sni:
+            host = hosts.canonical(first.hello.sni)
+            stream = Tls(Plain(client, first.data), certificates(ctx).context(host), server_side=True)
+            await asyncio.wait_for(stream.handshake(), EXPLAIN_WITHIN)
+            await asyncio.wait_for(stream.recv(), EXPLAIN_WITHIN)
+        elif first.kind != HTTP:
+            raise OSError(errno.ECONNRESET, "no words for a refusal")
+    except (TimeoutError, EOFError, tls.HelloError, hosts.HostError, ssl.SSLError) as e:
+        raise OSError(errno.ECONNRESET, str(e)) from None
+    await stream.send(refusal(403, "Forbidden", refused))
+    await stream.end()
+
+
+def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by remit") -> bytes:
+    """Return a whole response that says why."""
+    body = json.dumps(refused.as_dict() | {"error": fault}).encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> None:
+    """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
+    allowed: dict[tuple[str, int], Permit] = {}
+
+    async def allow(host: str, port: int) -> None:
+        if (host, port) not in allowed:
+            allowed[host, port] = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+
+    async def connect(host: str, port: int) -> Stream:
+        return Plain(await ctx.dial(host, port, origin))
+
+    async def tunnel(head: Head, rest: bytes) -> None:
+        host, port = head.host, head.port
+        await allow(host, port)
+        permit = allowed[host, port]
+        try:
+            upstream = await ctx.dial(host, port, origin)
+        except OSError as e:
+            fault = Refused(
+                f"{host} cannot be reached: {e.strerror or e}",
+                op="connect",
+                resource=hosts.join(host, port),
+            )
+            permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
+            await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
+            return
+        await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        address = hosts.is_address(host)
+        names = () if address else (host,)
+        ip = host if address else str(upstream.getpeername()[0])
+        connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
+        try:
+            await connection.serve(rest)
+        except Refused as e:
+            await serve_refused(ctx, client, origin, e)
+        finally:
+            connection.close()
+
+    try:
+        await Exchange(ctx, Plain(client), origin, "http", 80, allow, connect, proxied=True).serve(tunnel)
+    except HeadError as e:
+        raise OSError(errno.EPROTO, str(e)) from None
+    finally:
+        for permit in allowed.values():
+            permit.done()
+
+
+def bundle(ctx: Context) -> str:
+    """Return the path of the certificate that sessions trust."""
+    certificates(ctx)
+    return os.path.join(ctx.state, "ca.pem")
