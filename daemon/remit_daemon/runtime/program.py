@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.ledger.store import Ledger, LedgerError
 from remit_daemon.peers.process import PeerError, inside_session, peer_of
 from remit_daemon.runtime.approver import VERSION, Approver, agent_methods
@@ -168,6 +169,10 @@ async def _run(paths: Paths) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     daemon.adopt()
+    try:
+        ensure(paths.state)  # before any session asks whom it is to trust
+    except OSError as e:
+        log.error("no certificate to end TLS with: %s; requests to hosts that have rules will fail", e)
     servers = _Servers(daemon)
     sockets = {paths.control: _serve_control, paths.agent: _serve_agent, paths.approver: _serve_approver}
     for path, serve in sockets.items():

@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from remit_daemon.supervisor.act import Effect, Note
     from remit_daemon.supervisor.authority import Authority
+    from remit_daemon.supervisor.injected import Injected
     from remit_daemon.supervisor.record import Journal
     from remit_daemon.supervisor.resolve import Place, Resolver
     from remit_daemon.supervisor.target import Targets
@@ -52,9 +53,18 @@ class Opens:
     """The handlers of the open family."""
 
     def __init__(
-        self, authority: Authority, resolver: Resolver, targets: Targets, journal: Journal
+        self,
+        authority: Authority,
+        resolver: Resolver,
+        targets: Targets,
+        journal: Journal,
+        injected: Injected | None = None,
     ) -> None:
+        """``injected`` says which files are read in the place of others."""
         self._authority = authority
+        self._injected = injected
+        # Names that no directory vouches for: they lead elsewhere, or may be exchanged.
+        self._not_known = frozenset(_DOTS) | (injected.names if injected is not None else frozenset())
         self._resolver = resolver
         self._targets = targets
         self._journal = journal
@@ -92,7 +102,7 @@ class Opens:
             return False
         if known not in self._static_reads:
             head, _, name = known.rpartition(b"/")
-            if head not in self._static_dirs or name in _DOTS or is_link(known):
+            if head not in self._static_dirs or name in self._not_known or is_link(known):
                 self._read = (id, path, known)
                 return False
         self._journal.static_reads += 1
@@ -153,6 +163,9 @@ class Opens:
                 raise
             return self._create(note, dirfd, path, flags, mode, resolve)
         try:
+            if reading and (instead := self._read_instead(pin, flags)) is not None:
+                pin.close()
+                return instead
             act = self._existing(note, pin, dirfd, path, flags, known if reading else b"")
         except BaseException:
             pin.close()
@@ -160,6 +173,18 @@ class Opens:
         if not isinstance(act, Act) or pin not in act.held:
             pin.close()
         return act
+
+    def _read_instead(self, pin: Pin, flags: int) -> Effect | None:
+        """Return the descriptor of what is read in the place of the pinned file, None when that is the file itself."""
+        instead = self._injected.instead_of(pin.path) if self._injected is not None else ""
+        if not instead or not self._authority.static(READ, pin.path):
+            return None
+        try:
+            fd = os.open(instead, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None  # the session removed it: it gets what there is
+        self._journal.static_reads += 1
+        return Descriptor(fd, bool(flags & os.O_CLOEXEC))
 
     def _existing(
         self, note: Note, pin: Pin, dirfd: int, given: bytes, flags: int, known: bytes

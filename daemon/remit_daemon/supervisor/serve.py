@@ -17,6 +17,7 @@ from remit_daemon.supervisor import jobs, launch, machine
 from remit_daemon.supervisor.authority import Authority
 from remit_daemon.supervisor.gateway import Gateway
 from remit_daemon.supervisor.inet import Inet
+from remit_daemon.supervisor.injected import Injected
 from remit_daemon.supervisor.listeners import Listeners, OwnPorts
 from remit_daemon.supervisor.metadata import Metadata
 from remit_daemon.supervisor.mounts import slow_mounts
@@ -86,14 +87,16 @@ def serve(start: Start, line: Upcall) -> int:
     targets = Targets(tag)
     resolver = Resolver(targets)
     journal = Journal(f"{here.spool}/{welcome['session']}.journal", targets, line.poke)
-    opens = Opens(authority, resolver, targets, journal)
+    injected = None if snapshot.net_all else Injected(tmpdir, here.state + "/ca.pem", start.env)
+    own = injected.make() if injected is not None else {}
+    opens = Opens(authority, resolver, targets, journal, injected)
     opens.slow_mounts = slow_mounts()
     session = Session(welcome["session"], authority, journal, targets, line, hello, hello["hold"] / 1000)
     session.revision = welcome["revision"]
     session.static_changed = opens.forget
     network = Network(start, session, welcome["agent"])
     _register(session, authority, resolver, targets, journal, opens, start.hashes, network)
-    own = network.environment()
+    own |= network.environment()
 
     mask = jobs.block()
     launch.become_subreaper()
