@@ -398,10 +398,11 @@ class Arena:
 
     # -- remit ----------------------------------------------------------------------------------
 
-    def write_policy(self, table: Rules | None = None) -> str:
+    def write_policy(self, table: Rules | None = None, more: str = "") -> str:
+        """Put ``table`` in force, and what ``more`` (TOML) says; returns the file."""
         path = self.home + "/.config/remit/policy.d/arena.toml"
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        self._put(path + ".new", policy_text(table or rules(), self.home))
+        self._put(path + ".new", policy_text(table or rules(), self.home) + more)
         os.rename(path + ".new", path)
         self._own(self.home + "/.config")
         return path

@@ -123,7 +123,9 @@ class Dialer:
             upstream = await self._or_done(permit, self.dial(name, port, origin, gone=gone))
             return Opened(upstream.getpeername()[0], port, (name,), upstream, permit)
         fixed = resolver.hosts.names(ip)
-        names = tuple(dict.fromkeys((*resolver.names.of(ip), *fixed)))
+        if spelling.is_local(spelling.packed(ip)):
+            fixed = (spelling.LOCAL, *fixed)
+        names = tuple(dict.fromkeys((*fixed, *resolver.names.of(ip))))
         if not names:
             permit = await authority.permit("connect", literal(ip, port), origin, gone=gone)
             upstream = await self._or_done(permit, self._literal(ip, port, origin))

@@ -16,7 +16,7 @@ import stat
 import time
 
 from remit_daemon.kernel import landlock
-from remit_policy import model
+from remit_policy import hosts, model
 from remit_policy.engine import Engine
 from remit_policy.laws import conditions
 from remit_policy.match import expand
@@ -42,6 +42,7 @@ class Authority:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.engine = Engine(snapshot)
+        self._secrets = _secrets(snapshot)
         self._counters: dict[tuple[object, ...], float] = {}
         self._owned: dict[tuple[int, int], int] = {}
         # Roots that Landlock was really given, per kind; and the tuple that startswith takes.
@@ -149,8 +150,8 @@ class Authority:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Put a new snapshot in force from now on. Raises what Engine raises, and then changes nothing."""
-        engine = Engine(snapshot)
-        self.engine, self.snapshot = engine, snapshot
+        engine, kept = Engine(snapshot), _secrets(snapshot)
+        self.engine, self.snapshot, self._secrets = engine, snapshot, kept
         for kind, roots in self.roots.items():
             self._set_static(kind, roots if self._fits(kind) else [])
 
@@ -190,6 +191,14 @@ class Authority:
         if spend is not None:
             self._counters[spend[0]] = spend[1]
         return decision
+
+    def has_secret(self, port: int) -> bool:
+        """Say whether a secret is bound to ``port`` of this machine."""
+        return self._secrets.decide("connect", hosts.join(hosts.LOCAL, port)).verdict == model.ALLOW
+
+    def is_read(self, port: int) -> bool:
+        """Say whether the gateway has to read what goes to ``port`` of this machine."""
+        return self.engine.has_requests(hosts.LOCAL, port) or self.has_secret(port)
 
     def neutral(self, path: str) -> bool:
         """Say whether the name at ``path`` means nothing to the policy: what is below it is decided as it would
@@ -233,6 +242,16 @@ class Authority:
                     return False
                 return (st.st_dev, st.st_ino) in self._owned
         return False
+
+
+def _secrets(snapshot: Snapshot) -> Engine:
+    """Return an engine that allows a connect to where a secret is bound."""
+    rules = (
+        model.Rule(model.USER, model.ALLOW, "connect", host)
+        for secret in snapshot.secrets
+        for host in secret.hosts
+    )
+    return Engine(model.Snapshot("", tuple(rules)))
 
 
 def _literal(text: str, but: str = "") -> bool:

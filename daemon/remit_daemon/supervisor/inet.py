@@ -7,7 +7,8 @@ Landlock denies the target's own TCP connects and binds should anything slip by.
     any other port of the gateway       refused
     port 53 of a nameserver             the gateway's resolver
     this machine, a port of the session's own   there
-    this machine otherwise              there, if the policy or the person allows ``localhost:PORT``
+    this machine otherwise              there, if the policy or the person allows ``localhost:PORT``; through the gateway
+                                        where it has rules for requests, or a secret
     anywhere else                       the gateway's listener, once the gateway has said that it may and can be reached
 
 Datagrams go to the resolver and to this machine alone; elsewhere is refused (QUIC falls back). A query of a program that wants its
@@ -55,6 +56,9 @@ _UDP = model.Rule(
     model.PACK, model.DENY, "connect", "/**", source="built-in: datagrams to this machine alone"
 )
 _PORTS = model.Rule(model.PACK, model.DENY, "connect", "/**", source="built-in: the gateway's own ports")
+_KEPT = model.Rule(
+    model.PACK, model.DENY, "listen", "/**", source="built-in: a secret is bound to this port"
+)
 _UNMEDIATED = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="net.all: unmediated")
 
 
@@ -147,6 +151,8 @@ class Inet:
             raise OSError(errno.ECONNREFUSED, "nobody listens")  # nobody is asked about nothing
         if self._own.all_made(there):
             return self._direct(note, sock, raw, resource, _OWN)
+        if self._authority.is_read(port):
+            return self._through(note, sock, domain, where, port)
         decision = self._authority.decide("connect", resource)
         if decision.verdict != model.ALLOW:
             for other in self._named(where):
@@ -290,6 +296,9 @@ class Inet:
                 calls.call("bind", sock, name, len(name))
                 where, port = parse(_getsockname(sock))
             resource = _listening(where, port)
+            if self._authority.has_secret(port):
+                # Who served there would be told it.
+                self._deny(note, resource, _KEPT, "listen")
             return Act("listen", (("listen", resource),), perform, (Fd(sock),), path=resource)
         except BaseException:
             os.close(sock)
@@ -356,9 +365,9 @@ class Inet:
         process = self._targets.process(note.tid)
         return process, self._targets.exe(process), target.comm(process.tgid)
 
-    def _deny(self, note: Note, resource: str, rule: model.Rule) -> None:
+    def _deny(self, note: Note, resource: str, rule: model.Rule, op: str = "connect") -> None:
         process = self._targets.process(note.tid)
-        self._journal.act("connect", "deny", "refused", process, resource, rule=rule.source)
+        self._journal.act(op, "deny", "refused", process, resource, rule=rule.source)
         raise OSError(errno.EACCES, resource)
 
     def _deny_once(self, note: Note, where: bytes, port: int) -> None:

@@ -19,6 +19,7 @@ from remit_daemon.supervisor import target
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Descriptor
 from remit_daemon.supervisor.authority import LIST, READ, WRITE
 from remit_daemon.supervisor.resolve import Pin, join
+from remit_policy import model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Opens:
     def _read_instead(self, pin: Pin, flags: int) -> Effect | None:
         """Return the descriptor of what is read in the place of the pinned file, None when that is the file itself."""
         instead = self._injected.instead_of(pin.path) if self._injected is not None else ""
-        if not instead or not self._authority.static(READ, pin.path):
+        if not instead or self._authority.engine.decide("read", pin.path).verdict != model.ALLOW:
             return None
         try:
             fd = os.open(instead, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from remit_daemon.gateway.dns.hosts import LOOPBACK
 from remit_policy import hosts
 
 CERTIFICATE, KEY = "ca.pem", "ca.key"
@@ -70,9 +71,10 @@ class Authority:
     def _leaf(self, host: str, now: datetime.datetime) -> x509.Certificate:
         import ipaddress
 
-        name: x509.GeneralName = x509.DNSName(host)
-        if hosts.is_address(host):
-            name = x509.IPAddress(ipaddress.ip_address(host))
+        addresses = LOOPBACK if host == hosts.LOCAL else (host,) if hosts.is_address(host) else ()
+        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
+        if not hosts.is_address(host):
+            names.insert(0, x509.DNSName(host))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
         ours = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         return (
@@ -83,7 +85,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SKEW)
             .not_valid_after(now + _LEAF_LIFE)
-            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(

@@ -96,12 +96,12 @@ class _Connection:
         self.ctx = ctx
         self.client = client
         self.origin = origin
-        self.ip = ip
+        self.ip = hosts.LOCAL if hosts.is_local(hosts.packed(ip)) else ip
         self.port = port
         self.names = names
         self.upstream = upstream
         self.permit = permit
-        self.allowed = {names[0] if names else ip}  # hosts that a permit was given for
+        self.allowed = {names[0] if names else self.ip}  # hosts that a permit was given for
         self.permits: list[Permit] = []
 
     def refuse(self, reason: str, host: str = "", how: str = "") -> Refused:

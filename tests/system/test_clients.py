@@ -1,0 +1,241 @@
+"""Real network clients in a session, against servers on this machine, with and without the proxy's variables.
+
+Each reaches two sites: ``passed``, whose connections go through unread, and ``ended``, which has rules for requests,
+so that the gateway ends its TLS under the session's own certificate. The sites' authority is one that only the person's
+SSL_CERT_FILE knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from system.harness import PYTHON, Arena
+from system.site import Site, certificate
+
+RULES = """
+[role.probe.net]
+connect = {{ allow = ["localhost:{passed}", "localhost:{plain}"] }}
+[role.probe.net."localhost:{ended}"]
+GET = {{ allow = ["/ok", "/git/**", "/events", "/headers"] }}
+POST = {{ allow = ["/up", "/git/**"] }}
+"""
+
+# How a client gets /ok: its command, with URL for the address.
+CLIENTS = {
+    "curl": ["curl", "-sS", "--max-time", "10", "URL"],
+    "urllib": [PYTHON, "-c", "import urllib.request as u; print(u.urlopen('URL', timeout=10).read().decode())"],
+    "asyncio": [
+        PYTHON, "-c",
+        "import asyncio, ssl, urllib.parse as p\n"
+        "u = p.urlsplit('URL')\n"
+        "async def main():\n"
+        "    r, w = await asyncio.open_connection(u.hostname, u.port, ssl=ssl.create_default_context())\n"
+        "    w.write(b'GET /ok HTTP/1.1\\r\\nHost: ' + u.netloc.encode() + b'\\r\\nConnection: close\\r\\n\\r\\n')\n"
+        "    print((await asyncio.wait_for(r.read(), 10)).decode())\n"
+        "asyncio.run(main())",
+    ],
+    "node https": [
+        "node", "-e",
+        "require('https').get('URL', r => r.on('data', d => console.log(String(d)))).on('error', e => { console.error(e); process.exit(1) })",
+    ],
+    "node fetch": ["node", "-e", "fetch('URL').then(r => r.text()).then(console.log)"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    a = Arena()
+    try:
+        a.write_policy()
+        a.start_daemon()
+        yield a
+    finally:
+        a.close()
+
+
+class Sites:
+    """The three servers, and the environment of a person who trusts them."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.directory = arena.base + "/sites"
+        os.mkdir(self.directory)
+        self.authority, server = certificate(self.directory)
+        self._repository(arena)
+        self.passed, self.ended = Site(server, self.directory), Site(server, self.directory)
+        self.plain = Site()
+        self.env = arena.env | {
+            "SSL_CERT_FILE": self.authority,
+            "NODE_EXTRA_CA_CERTS": self.authority,
+            "CURL_CA_BUNDLE": self.authority,
+            "GIT_SSL_CAINFO": self.authority,
+        }
+        self.rules = RULES.format(passed=self.passed.port, ended=self.ended.port, plain=self.plain.port)
+
+    def _repository(self, arena: Arena) -> None:
+        work = arena.base + "/sites/work"
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", work]
+        Path(work).mkdir()
+        (Path(work) / "README").write_text("cloned\n")
+        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+            subprocess.run([*git, *words], check=True)
+        os.rename(work + "/.git", self.directory + "/repo.git")
+
+    def close(self) -> None:
+        for site in (self.passed, self.ended, self.plain):
+            site.close()
+
+
+@pytest.fixture(scope="module")
+def sites(arena: Arena) -> Iterator[Sites]:
+    made = Sites(arena)
+    arena.write_policy(more=made.rules)
+    yield made
+    made.close()
+
+
+def run(arena: Arena, sites: Sites, *command: str, proxy: bool = True, **kw: Any) -> tuple[int, str, str]:
+    """Run ``command`` in a session; with ``proxy`` it asks the proxy for this machine too, without it never."""
+    unset = [w for name in (DIRECT if proxy else PROXIES) for w in ("-u", name)]
+    return arena.communicate(
+        arena.remit_run("/usr/bin/env", "-u", "PYTHONPATH", *unset, *command), env=sites.env, **kw
+    )
+
+
+PROXIES = [n for name in ("http_proxy", "https_proxy", "all_proxy") for n in (name, name.upper())]
+DIRECT = ["no_proxy", "NO_PROXY"]
+
+
+@pytest.mark.parametrize("proxy", [True, False], ids=["by the proxy", "by itself"])
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("site", ["passed", "ended"])
+def test_client_reaches(arena: Arena, sites: Sites, client: str, site: str, proxy: bool) -> None:
+    command = CLIENTS[client]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    url = getattr(sites, site).url + "/ok"
+    code, out, err = run(arena, sites, *(w.replace("URL", url) for w in command), proxy=proxy)
+    assert (code, out.strip().split("\n")[-1]) == (0, "fine"), err
+
+
+@pytest.mark.parametrize("proxy", [True, False], ids=["by the proxy", "by itself"])
+@pytest.mark.parametrize("site", ["passed", "ended"])
+def test_git_clones(arena: Arena, sites: Sites, site: str, proxy: bool) -> None:
+    url = getattr(sites, site).url + "/git/repo.git"
+    target = f"{arena.project}/clone-{site}-{proxy}"
+    code, _, err = run(arena, sites, "git", "clone", "-q", url, target, proxy=proxy)
+    assert code == 0, err
+    assert Path(target, "README").read_text() == "cloned\n"
+
+
+def test_request_without_a_rule_is_refused_in_words(arena: Arena, sites: Sites) -> None:
+    """The refusal is HTTP that the agent can read, in the ledger, and never reached the server."""
+    sites.ended.seen.clear()
+    curl = ["curl", "-sS", "--max-time", "10", "-w", "\n%{http_code}", "-X", "DELETE"]
+    code, out, _ = run(arena, sites, *curl, sites.ended.url + "/ok")
+    body, status = out.rsplit("\n", 1)
+    assert (code, status) == (0, "403")
+    refusal = json.loads(body)
+    assert refusal["op"] == "request"
+    assert refusal["resource"] == f"DELETE {sites.ended.url}/ok"
+    assert not sites.ended.seen
+    code, log, _ = arena.communicate(arena.remit("denials", "--json"))
+    assert f"DELETE {sites.ended.url}/ok" in log
+
+
+def test_site_without_a_rule_is_refused(arena: Arena, sites: Sites) -> None:
+    other = Site()
+    try:
+        code, out, _ = run(arena, sites, "curl", "-sS", "--max-time", "10", other.url + "/ok")
+        assert (code, "fine" in out, other.seen) == (0, False, [])  # the proxy's own 403
+        code, out, _ = run(arena, sites, "curl", "-sS", "--max-time", "10", other.url + "/ok", proxy=False)
+        assert (code, "fine" in out, other.seen) == (7, False, [])  # could not connect
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("site", ["passed", "ended"])
+def test_large_body_and_its_answer(arena: Arena, sites: Sites, site: str) -> None:
+    """An upload that is announced with 100-continue arrives whole."""
+    size = 20 << 20
+    with open(arena.project + "/large", "wb") as f:
+        f.truncate(size)
+    url = getattr(sites, site).url + "/up"
+    curl = ["curl", "-sS", "--max-time", "20", "-H", "Expect: 100-continue", "--data-binary", "@large", url]
+    assert run(arena, sites, *curl)[:2] == (0, str(size))
+
+
+@pytest.mark.parametrize("site", ["passed", "ended"])
+def test_events_arrive_as_they_are_sent(arena: Arena, sites: Sites, site: str) -> None:
+    """A stream without an end is read while it runs."""
+    url = getattr(sites, site).url + "/events"
+    script = f"curl -sN --max-time 10 {url} | head -n 3"
+    code, out, _ = run(arena, sites, "/bin/sh", "-c", script, seconds=8)
+    assert (code, out) == (0, "data: tick\n\ndata: tick\n")
+
+
+def test_static_program_without_a_resolver(arena: Arena, sites: Sites) -> None:
+    """No library of the agent's is needed for the way through: a bare connect is mediated."""
+    source = f"{arena.base}/bare.c"
+    Path(source).write_text(BARE)
+    program = f"{arena.home}/readonly/bare"
+    made = subprocess.run(["gcc", "-static", "-o", program, source], check=False, capture_output=True)
+    if made.returncode:
+        pytest.skip("no static C library")
+    arena._own(arena.home + "/readonly")
+    code, out, _ = run(arena, sites, program, str(sites.plain.port), proxy=False)
+    assert (code, out.rsplit("\n", 1)[-1]) == (0, "fine")
+    code, out, _ = run(arena, sites, program, str(arena.info["tcp"]), proxy=False)
+    assert (code, out) == (13, "")  # EACCES
+
+
+BARE = r"""
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(words[1]))};
+    char request[] = "GET /ok HTTP/1.0\r\nHost: localhost\r\n\r\n", got[4096];
+    int sock = socket(AF_INET, SOCK_STREAM, 0);
+    ssize_t n;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (connect(sock, (struct sockaddr *)&to, sizeof to)) return errno;
+    if (write(sock, request, strlen(request)) < 0) return errno;
+    while ((n = read(sock, got, sizeof got)) > 0) if (write(1, got, n) != n) return 1;
+    return n ? errno : 0;
+}
+"""
+
+JAVA = """
+import java.net.URI;
+public class Get {
+    public static void main(String[] words) throws Exception {
+        System.out.write(URI.create(words[0]).toURL().openStream().readAllBytes());
+        System.out.flush();
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("site", ["passed", "ended"])
+def test_java_reaches(arena: Arena, sites: Sites, site: str) -> None:
+    """Java has no variable for what it trusts: its key store is exchanged as it is opened."""
+    if shutil.which("javac") is None:
+        pytest.skip("no Java here")
+    source = f"{arena.home}/readonly/Get.java"
+    Path(source).write_text(JAVA)
+    subprocess.run(["javac", source], check=True)
+    arena._own(arena.home + "/readonly")
+    url = getattr(sites, site).url + "/ok"
+    code, out, err = run(arena, sites, "java", "-cp", arena.home + "/readonly", "Get", url)
+    assert (code, out) == (0, "fine"), err
