@@ -96,9 +96,9 @@ def serve(start: Start, line: Upcall) -> int:
     session.static_changed = opens.forget
     network = Network(start, session, welcome["agent"])
     _register(session, authority, resolver, targets, journal, opens, start.hashes, network)
+    mask = jobs.block()  # before any thread is: one that does not block a signal would be given it
     own |= network.environment()
 
-    mask = jobs.block()
     launch.become_subreaper()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     child = launch.start(
