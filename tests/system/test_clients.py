@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ connect = {{ allow = ["localhost:{passed}", "localhost:{plain}"] }}
 [role.probe.net."localhost:{ended}"]
 GET = {{ allow = ["/ok", "/git/**", "/events", "/headers"] }}
 POST = {{ allow = ["/up", "/git/**"] }}
+[role.probe.net."localhost:{silent}"]
+GET = {{ allow = ["/"] }}
 """
 
 # How a client gets /ok: its command, with URL for the address.
@@ -77,7 +80,13 @@ class Sites:
             "CURL_CA_BUNDLE": self.authority,
             "GIT_SSL_CAINFO": self.authority,
         }
-        self.rules = RULES.format(passed=self.passed.port, ended=self.ended.port, plain=self.plain.port)
+        self._listener = socket.create_server(
+            ("127.0.0.1", 0), backlog=4096
+        )  # takes whoever comes, and says nothing
+        self.silent = self._listener.getsockname()[1]
+        self.rules = RULES.format(
+            passed=self.passed.port, ended=self.ended.port, plain=self.plain.port, silent=self.silent
+        )
 
     def _repository(self, arena: Arena) -> None:
         work = arena.base + "/sites/work"
@@ -89,6 +98,7 @@ class Sites:
         os.rename(work + "/.git", self.directory + "/repo.git")
 
     def close(self) -> None:
+        self._listener.close()
         for site in (self.passed, self.ended, self.plain):
             site.close()
 
@@ -239,3 +249,33 @@ def test_java_reaches(arena: Arena, sites: Sites, site: str) -> None:
     url = getattr(sites, site).url + "/ok"
     code, out, err = run(arena, sites, "java", "-cp", arena.home + "/readonly", "Get", url)
     assert (code, out) == (0, "fine"), err
+
+
+CROWD = """
+import socket, sys
+crowd, refused = [], 0
+for _ in range(int(sys.argv[2])):
+    s = socket.socket()
+    s.setblocking(False)
+    if s.connect_ex(("127.0.0.1", int(sys.argv[1]))) in (0, 115):
+        crowd.append(s)
+    else:
+        refused += 1
+        s.close()
+print(len(crowd), refused)
+"""
+
+
+def test_a_crowd_of_connections_leaves_the_rest_working(arena: Arena, sites: Sites) -> None:
+    """Many connections on which nothing is said: another session is served meanwhile, and this one afterwards."""
+    inside = f"{PYTHON} -c '{CROWD}' {sites.silent} 900 && curl -sS --max-time 20 {sites.ended.url}/ok"
+    process = arena.popen(
+        arena.remit_run("/usr/bin/env", "-u", "PYTHONPATH", "/bin/sh", "-c", inside),
+        env=sites.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    code, out, err = run(arena, sites, "curl", "-sS", "--max-time", "20", sites.ended.url + "/ok")
+    assert (code, out) == (0, "fine"), err
+    mine, errors = process.communicate(timeout=60)
+    assert mine.decode().split("\n") == ["900 0", "fine"], errors.decode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 from typing import TYPE_CHECKING
 
 import h11
@@ -151,7 +152,7 @@ class Exchange:
         except OSError as e:
             self._done(permit, errno.errorcode.get(e.errno or 0, "EIO"))
             refused = Refused(
-                f"{host} cannot be reached: {e.strerror or e}",
+                f"{host} cannot be reached: {os.strerror(e.errno) if e.errno else e}",
                 op="request",
                 resource=hosts.join(host, port),
             )
