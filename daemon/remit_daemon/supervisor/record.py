@@ -96,9 +96,10 @@ class Journal:
                     break
                 fields.append(argument)
         self._write(fields)
+        seq = self._seq
         if self.static_reads and time.monotonic() - self._counted > _COUNT_EVERY:
             self.count()
-        return self._seq
+        return seq
 
     def done(self, seq: int, outcome: str) -> None:
         """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""

@@ -103,6 +103,9 @@ class _Connection:
         self.permit = permit
         self.allowed = {names[0] if names else self.ip}  # hosts that a permit was given for
         self.permits: list[Permit] = []
+        self.first: _First | None = (
+            None  # what was read and not gone further: a refusal can be said in its protocol
+        )
 
     def refuse(self, reason: str, host: str = "", how: str = "") -> Refused:
         resource = hosts.join(host or (self.names[0] if self.names else self.ip), self.port)
@@ -135,8 +138,11 @@ class _Connection:
         self.permits.append(await self.ctx.authority.permit("connect", resource, self.origin))
 
     async def mean_all(self) -> None:
-        """Return when every name that led here is allowed. Raises Refused."""
-        for name in self.names:
+        """Return when every name that led here is allowed. Raises Refused.
+
+        The names of this machine stand in its hosts file, all for the same: one that is allowed is enough.
+        """
+        for name in self.names if self.ip != hosts.LOCAL else ():
             await self.mean(name, self.port, "the address")
 
     def looked_into(self, host: str) -> bool:
@@ -178,7 +184,7 @@ class _Connection:
 
     async def serve(self, data: bytes = b"") -> None:
         """Serve the connection. Raises Refused, OSError."""
-        first = await self._first(data)
+        first = self.first = await self._first(data)
         if first is None:
             return
         if first.kind == HTTP:
@@ -262,6 +268,7 @@ class _Connection:
                 host,
             )
         client = Tls(Plain(self.client, data), certificates(self.ctx).context(host), server_side=True)
+        self.first = None
         try:
             await asyncio.wait_for(client.handshake(), HANDSHAKE_WITHIN)
         except (ssl.SSLError, OSError, TimeoutError) as e:
@@ -326,20 +333,30 @@ async def serve_transparent(
     try:
         await connection.serve()
     except Refused as e:
-        await serve_refused(ctx, client, origin, e)
+        await explain(ctx, client, e, connection.first)
         raise
     finally:
         connection.close()
 
 
 async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, refused: Refused) -> None:
-    """Tell the client why, in the protocol that it speaks; one without words for it is reset. Raises OSError."""
-    loop = asyncio.get_running_loop()
+    """Tell a client of which nothing was read yet why it is refused. Raises OSError."""
+    try:
+        first = await asyncio.wait_for(_listen(client), EXPLAIN_WITHIN)
+    except (TimeoutError, EOFError, tls.HelloError) as e:
+        raise OSError(errno.ECONNRESET, str(e)) from None
+    await explain(ctx, client, refused, first)
+
+
+async def explain(ctx: Context, client: socket.socket, refused: Refused, first: _First | None) -> None:
+    """Say why in the protocol that ``first``, the client's first bytes, begins; one without words for it is reset.
+
+    Raises OSError.
+    """
+    if first is None:
+        raise OSError(errno.ECONNRESET, "too far on for a refusal in words")
     stream: Stream = Plain(client)
     try:
-        # What was read already is gone; a TLS client that sent its hello to us hears a reset.
-        data = await asyncio.wait_for(loop.sock_recv(client, CHUNK), EXPLAIN_WITHIN)
-        first = await asyncio.wait_for(_listen(client, data), EXPLAIN_WITHIN)
         if first.kind == TLS and first.hello is not None and first.hello.sni:
             host = hosts.canonical(first.hello.sni)
             stream = Tls(Plain(client, first.data), certificates(ctx).context(host), server_side=True)
@@ -347,7 +364,7 @@ async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, ref
             await asyncio.wait_for(stream.recv(), EXPLAIN_WITHIN)
         elif first.kind != HTTP:
             raise OSError(errno.ECONNRESET, "no words for a refusal")
-    except (TimeoutError, EOFError, tls.HelloError, hosts.HostError, ssl.SSLError) as e:
+    except (TimeoutError, EOFError, hosts.HostError, ssl.SSLError) as e:
         raise OSError(errno.ECONNRESET, str(e)) from None
     await stream.send(refusal(403, "Forbidden", refused))
     await stream.end()
@@ -397,7 +414,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
         try:
             await connection.serve(rest)
         except Refused as e:
-            await serve_refused(ctx, client, origin, e)
+            await explain(ctx, client, e, connection.first)
         finally:
             connection.close()
 
