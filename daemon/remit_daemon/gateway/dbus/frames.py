@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 
-from remit_daemon.gateway.dbus.wire import FIXED, MAX_FDS, Malformed, Message, Parser, length
+from remit_daemon.gateway.dbus.wire import MAX_FDS, Malformed, Message, Parser, length
 
 MAX_POOL = 4 * MAX_FDS  # descriptors that came and whose message is not whole yet
-COMPACT = 1 << 16  # bytes taken from the buffer's front before it is moved together
 
 
 class Frames:
@@ -34,14 +33,25 @@ class Frames:
         if files:
             self._pool += files
             if not self.files or len(self._pool) > MAX_POOL:
-                raise Malformed("descriptors that were not agreed on" if not self.files else "too many descriptors")
+                raise Malformed(
+                    "descriptors that were not agreed on" if not self.files else "too many descriptors"
+                )
+        out: list[Message] = []
+        try:
+            self._cut(data, out)
+        except Malformed:
+            for message in out:
+                close_all(message.files)
+            raise
+        return out
+
+    def _cut(self, data: bytes, out: list[Message]) -> None:
         source: bytes | bytearray = data
         if self._rest:
             self._rest += data
             if len(self._rest) < self._wanted:
-                return []
+                return
             source = self._rest
-        out: list[Message] = []
         at, end = 0, len(source)
         self._wanted = 0
         while True:
@@ -66,7 +76,6 @@ class Frames:
             del self._rest[:at]
         if self._pool and not self._rest:
             raise Malformed("descriptors of no message")
-        return out
 
     def close(self) -> None:
         """Close the descriptors that no message took."""
@@ -79,6 +88,3 @@ def close_all(files: tuple[int, ...]) -> None:
     """Close the descriptors of a message that is not passed on."""
     for fd in files:
         os.close(fd)
-
-
-__all__ = ["FIXED", "Frames", "close_all"]

@@ -11,7 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remit_daemon.gateway.dbus.wire import is_bus_name, is_interface, is_member, is_object_path, is_well_known
+from remit_daemon.gateway.dbus.wire import (
+    is_bus_name,
+    is_interface,
+    is_member,
+    is_object_path,
+    is_well_known,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +50,9 @@ class Rule:
     def __hash__(self) -> int:
         return hash(self.text)
 
-    def fits(self, names: frozenset[str], interface: str, member: str, path: str, arguments: Sequence[str]) -> bool:
+    def fits(
+        self, names: frozenset[str], interface: str, member: str, path: str, arguments: Sequence[str]
+    ) -> bool:
         """Say whether a broadcast with string ``arguments`` of the sender with these ``names`` matches."""
         for key, value in self.keys.items():
             if key == "sender":
@@ -88,7 +96,11 @@ def _argument(key: str) -> tuple[int, str]:
     rest = key[3:]
     digits = rest[:2] if rest[:2].isdigit() else rest[:1]
     kind = rest[len(digits) :]
-    if not (digits.isascii() and digits.isdigit()) or (len(digits) > 1 and digits[0] == "0") or int(digits) > MAX_ARG:
+    if (
+        not (digits.isascii() and digits.isdigit())
+        or (len(digits) > 1 and digits[0] == "0")
+        or int(digits) > MAX_ARG
+    ):
         raise BadRule(f"no such key: {key}")
     if kind not in ("", "path", "namespace") or (kind == "namespace" and digits != "0"):
         raise BadRule(f"no such key: {key}")

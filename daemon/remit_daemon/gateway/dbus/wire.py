@@ -39,7 +39,12 @@ _FIELDS = {
     _PATH: b"o", _INTERFACE: b"s", _MEMBER: b"s", _ERROR: b"s", _REPLY: b"u", _DEST: b"s", _SENDER: b"s",
     _SIGNATURE: b"g", _FDS: b"u",
 }  # fmt: skip
-_NEEDED = {CALL: (_PATH, _MEMBER), RETURN: (_REPLY,), ERROR: (_REPLY, _ERROR), SIGNAL: (_PATH, _INTERFACE, _MEMBER)}
+_NEEDED = {
+    CALL: (_PATH, _MEMBER),
+    RETURN: (_REPLY,),
+    ERROR: (_REPLY, _ERROR),
+    SIGNAL: (_PATH, _INTERFACE, _MEMBER),
+}
 _REPLY_MARK = b"\x05\x01u\x00"
 _LOCAL_PATH = "/org/freedesktop/DBus/Local"  # reserved for a library's own messages, never sent
 _LOCAL_INTERFACE = "org.freedesktop.DBus.Local"
@@ -98,7 +103,9 @@ class Header:
     def __init__(self, order: int = 108) -> None:
         self.order = order  # the first byte: l or B
         self.type = 0
-        self.path = self.interface = self.member = self.error = self.dest = self.sender = self.signature = ""
+        self.path = self.interface = self.member = self.error = self.dest = self.sender = self.signature = (
+            ""
+        )
         self.reply_at = 0
         self.fds = 0
         self.size = 0  # bytes before the body, padding included
@@ -114,7 +121,14 @@ class Message:
     __slots__ = ("data", "files", "flags", "head", "little", "reply", "serial")
 
     def __init__(
-        self, head: Header, little: bool, flags: int, serial: int, reply: int, data: bytes, files: tuple[int, ...] = ()
+        self,
+        head: Header,
+        little: bool,
+        flags: int,
+        serial: int,
+        reply: int,
+        data: bytes,
+        files: tuple[int, ...] = (),
     ) -> None:
         self.head = head
         self.little = little
@@ -167,7 +181,7 @@ class Parser:
         end = FIXED + fields
         key = data[FIXED:end]
         at = 0
-        if kind == RETURN or kind == ERROR:
+        if kind in (RETURN, ERROR):
             # All but the serial replied to. That the mark found is the field is what a full parse said of the same bytes.
             at = key.find(_REPLY_MARK) + 4
             key = b"%c%d %b%b" % (data[0], at, key[:at], key[at + 4 :])
@@ -418,7 +432,9 @@ def build(
         if text:
             raw = text.encode()
             out += bytes(-len(out) % 8)
-            out += bytes((code, 1)) + _FIELDS[code] + b"\0" + struct.pack(order + "I", len(raw)) + raw + b"\0"
+            out += (
+                bytes((code, 1)) + _FIELDS[code] + b"\0" + struct.pack(order + "I", len(raw)) + raw + b"\0"
+            )
     if signature:
         out += bytes(-len(out) % 8)
         out += bytes((_SIGNATURE, 1)) + b"g\0" + bytes((len(signature),)) + signature.encode() + b"\0"
