@@ -51,7 +51,7 @@ LIMITS, INVALID, NOT_FOUND = _E + "LimitsExceeded", _E + "MatchRuleInvalid", _E 
 class Do(Enum):
     """What to do with a message."""
 
-    PASS = "pass it on"
+    FORWARD = "pass it on"
     PERMIT = "get a permit for op and resource, then pass it on"
     LIST = "pass it on, and take out of the answer what may not be seen"
     LISTEN = "add the match rule"
@@ -112,7 +112,7 @@ class Act:
         self.rule = rule
 
 
-_PASS = Act(Do.PASS, plain=True)
+_PASS = Act(Do.FORWARD, plain=True)
 _REPLY = Act(Do.REPLY)
 _DROP = Act(Do.DROP, plain=True)
 _LIST = Act(Do.LIST, plain=True)
@@ -321,16 +321,16 @@ def _driver(message: Message, names: Names, rights: Rights, me: str) -> Act:
         )
     arguments = leading(message, 1)
     if not arguments:
-        return Act(Do.PASS)  # the bus says what is wrong
+        return Act(Do.FORWARD)  # the bus says what is wrong
     name = arguments[0]
     if how in (_LISTEN, _UNLISTEN):
         return _match(message, name, rights, how)
     if how == _OWN:
         if not is_well_known(name) or name == BUS:
-            return Act(Do.PASS)
+            return Act(Do.FORWARD)
         return Act(Do.PERMIT, "own", bus_resource(rights.system, name))
     if not is_bus_name(name) or may_know(name, names, rights, me):
-        return Act(Do.PASS) if how != _START or not is_bus_name(name) else _start(name, names, rights, me)
+        return Act(Do.FORWARD) if how != _START or not is_bus_name(name) else _start(name, names, rights, me)
     gone = _nothing_there(how, name)
     if how == _RELEASE:
         return gone
@@ -344,13 +344,13 @@ def _driver(message: Message, names: Names, rights: Rights, me: str) -> Act:
 def _start(name: str, names: Names, rights: Rights, me: str) -> Act:
     """Starting a service is what a call to it does: it needs one that is allowed."""
     if name == BUS or name[:1] == ":" or (me and names.owner(name) == me):
-        return Act(Do.PASS)
+        return Act(Do.FORWARD)
     resource = bus_resource(rights.system, name, BUS + ".StartServiceByName", "/org/freedesktop/DBus")
     shown = rights.shown(name)
     hidden = _nothing_there(_START, name) if shown == HIDDEN else None
     verdict = rights.decide("call", resource).verdict
     if verdict == ASK and shown == SHOWN:
-        return Act(Do.PASS)
+        return Act(Do.FORWARD)
     if verdict == ASK and hidden is not None:
         return hidden
     return Act(Do.PERMIT, "call", resource, hidden=hidden)

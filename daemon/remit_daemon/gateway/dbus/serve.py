@@ -326,7 +326,7 @@ class Connection:
                 close_all(message.files)
             else:
                 self._to_bus.put(message.data, message.files)
-        elif do is Do.PASS:
+        elif do is Do.FORWARD:
             self._pass(message, None, _THEN.get(head.member, "") if head.dest == BUS else "")
         elif do is Do.LIST:
             self._pass(message, None, "list")
