@@ -328,8 +328,8 @@ def test_owning(world, bus, service) -> None:
     proxy = world()
     with Client(proxy.address) as agent, Client(bus.address) as human:
         assert agent.own("org.example.Mine") == 1
+        proxy.adopt(policy(RULES + "deny own org.example.Other\n"))
         with pytest.raises(Refusal, match="refused by remit: own"):
-            proxy.adopt(policy(RULES + "deny own org.example.Other\n"))
             agent.own("org.example.Other")
         serial = human.start("org.example.Mine", "/x", "a.b", "C")
         call = agent.wait(lambda m: m.head.type == wire.CALL)
