@@ -82,7 +82,10 @@ class RealBus:
 class Proxy:
     """The gateway's bus part, at ``address``, before the bus at ``bus``."""
 
-    def __init__(self, bus: str, snapshot: Snapshot, *, which: str = "session") -> None:
+    def __init__(
+        self, bus: str, snapshot: Snapshot, *, which: str = "session", thread: bool = True
+    ) -> None:
+        """With ``thread`` false it serves once ``run_here`` is called, until that is stopped."""
         self.dir = tempfile.mkdtemp(prefix="remit-proxy-")
         self.path = self.dir + "/bus"
         self.address = f"unix:path={self.path}"
@@ -96,8 +99,14 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self._ready.wait(SECONDS)
+        if thread:
+            self._thread.start()
+            self._ready.wait(SECONDS)
+
+    def run_here(self, until_readable: int) -> None:
+        """Serve in this thread, as the gateway does, until the descriptor is readable."""
+        self.loop.add_reader(until_readable, self.loop.stop)
+        self._run()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)

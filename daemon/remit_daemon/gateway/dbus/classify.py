@@ -112,6 +112,14 @@ class Act:
         self.rule = rule
 
 
+# What only looks at a program that runs: where no rule speaks of it, who may know the program may do it.
+LOOKING = frozenset(
+    {
+        ("org.freedesktop.DBus.Introspectable", "Introspect"),
+        ("org.freedesktop.DBus.Peer", "Ping"),
+        ("org.freedesktop.DBus.Peer", "GetMachineId"),
+    }
+)
 _PASS = Act(Do.FORWARD, plain=True)
 _REPLY = Act(Do.REPLY)
 _DROP = Act(Do.DROP, plain=True)
@@ -194,6 +202,14 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
         return Act(
             Do.REFUSE, "call", resource[:MAX_SHOWN] + "…", text="its arguments are too long to be shown", hidden=hidden
         )  # fmt: skip
+    if (
+        decision.verdict == ASK
+        and decision.rule is None
+        and owner
+        and (head.interface, head.member) in LOOKING
+        and may_know(dest, names, rights, me)
+    ):
+        return _PASS
     if hidden is not None and decision.verdict == ASK:
         return Act(Do.REFUSE, "call", resource, text="a name that may not be seen", hidden=hidden)
     return Act(Do.PERMIT, "call", resource, plain=judge.plain, note=note, hidden=hidden)
@@ -330,7 +346,9 @@ def _driver(message: Message, names: Names, rights: Rights, me: str) -> Act:
             return Act(Do.FORWARD)
         return Act(Do.PERMIT, "own", bus_resource(rights.system, name))
     if not is_bus_name(name) or may_know(name, names, rights, me):
-        return Act(Do.FORWARD) if how != _START or not is_bus_name(name) else _start(name, names, rights, me)
+        return (
+            Act(Do.FORWARD) if how != _START or not is_bus_name(name) else _start(name, names, rights, me)
+        )
     gone = _nothing_there(how, name)
     if how == _RELEASE:
         return gone

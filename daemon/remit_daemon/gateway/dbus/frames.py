@@ -20,16 +20,18 @@ class Frames:
         """``files`` says whether descriptors were agreed on."""
         self._parser = Parser()
         self._rest = bytearray()
+        self.buffered = 0
         self._wanted = 0  # bytes of the message that is not whole, 0 = not known yet
         self._pool: list[int] = []
         self.files = files
 
-    @property
-    def buffered(self) -> int:
-        return len(self._rest)
-
     def feed(self, data: bytes, files: list[int] | None = None) -> list[Message]:
         """Take what was read; return the messages that are whole now. Raises Malformed."""
+        if not self.buffered and not files and not self._pool:
+            # What was read is one message, and it has no descriptors: nearly always so.
+            one = self._parser.whole(data)
+            if one is not None and not one.head.fds:
+                return [one]
         if files:
             self._pool += files
             if not self.files or len(self._pool) > MAX_POOL:
@@ -39,6 +41,7 @@ class Frames:
         out: list[Message] = []
         try:
             self._cut(data, out)
+            self.buffered = len(self._rest)
         except Malformed:
             for message in out:
                 close_all(message.files)

@@ -155,6 +155,7 @@ class Connection:
         self._answers = 0
         self._held: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
+        self._answered: list[tuple[Permit, str]] = []  # completed once the answers are on their way
         self._gone = asyncio.Event()
 
     async def run(self, shaken: sasl.Shaken) -> None:
@@ -182,6 +183,8 @@ class Connection:
     async def _close(self) -> None:
         self._stop_reading()
         self._gone.set()
+        for permit, error in self._answered:
+            permit.done(note=error)
         for call in self._calls.values():
             if call.permit is not None:
                 call.permit.done("unanswered")
@@ -292,8 +295,12 @@ class Connection:
     def _flush(self) -> None:
         self._to_bus.flush()
         self._to_client.flush()
+        if self._answered:
+            for permit, error in self._answered:
+                permit.done(note=error)
+            self._answered.clear()
         buffered = self._from_client.buffered + self._from_bus.buffered
-        if buffered != self._buffered:
+        if buffered != self._buffered:  # nearly always 0
             self._shared.buffered += buffered - self._buffered
             self._buffered = buffered
             if self._shared.buffered > MAX_BUFFERED:
@@ -621,10 +628,10 @@ class Connection:
             return False
         del self._calls[message.reply]
         if call.permit is not None:
-            call.permit.done(note=head.error)
+            self._answered.append((call.permit, head.error))
         if call.then and not self._then(message, call):
             return True
-        if head.sender != BUS:
+        if head.sender != BUS and not self._names.met(head.sender):
             self._names.meet(head.sender)
         self._to_client.put(message.data, message.files)
         return True

@@ -177,7 +177,25 @@ class Parser:
 
     def parse(self, data: bytes) -> Message:
         """Return the message that ``data`` is, whole as ``length`` said; without descriptors. Raises Malformed."""
-        order, kind, flags, _, body, serial, fields = _FIX[data[0]](data)
+        found = self.whole(data)
+        if found is None:
+            raise Malformed("no message")
+        return found
+
+    def whole(self, data: bytes) -> Message | None:
+        """Return the message that ``data`` is, None when it is none or more than one. Raises Malformed."""
+        unpack = _FIX.get(data[0])
+        if unpack is None or len(data) < FIXED:
+            return None
+        order, kind, flags, version, body, serial, fields = unpack(data)
+        if (
+            FIXED + (fields + 7 & ~7) + body != len(data)
+            or version != 1
+            or not serial
+            or not 1 <= kind <= 4
+            or fields > MAX_ARRAY
+        ):
+            return None
         end = FIXED + fields
         key = data[FIXED:end]
         at = 0
