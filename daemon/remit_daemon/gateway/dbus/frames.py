@@ -10,7 +10,7 @@ import os
 
 from remit_daemon.gateway.dbus.wire import MAX_FDS, Malformed, Message, Parser, length
 
-MAX_POOL = 4 * MAX_FDS  # descriptors that came and whose message is not whole yet
+MAX_POOL = 2 * MAX_FDS  # descriptors that came and whose message is not whole yet
 
 
 class Frames:
