@@ -20,7 +20,7 @@ from remit_policy.model import (
     Decision,
     Rule,
 )
-from remit_policy.resources import is_path, key, patterns, request_root
+from remit_policy.resources import bus_root, is_path, key, patterns, request_root
 
 __all__ = ["Engine", "conditions"]
 
@@ -80,6 +80,19 @@ class Engine:
             or (node.globs is not None and any(text[0] == "\0" for text in node.globs.all))
             for node in nodes
         )
+
+    def may_call(self, system: bool, name: str) -> bool:
+        """Tell whether some call to the service ``name`` is, or could be, allowed by a rule."""
+        return ALLOW in (self._explore("call", bus_root(system, name), stop=False) or ())
+
+    def calls_alike(self, system: bool, name: str) -> int | None:
+        """Return the verdict that every call to the service ``name`` gets, None when there is no such verdict."""
+        return self.uniform("call", bus_root(system, name))
+
+    def arguments_alike(self, resource: str) -> int | None:
+        """Return the verdict that the call ``resource`` gets whatever its arguments, None when there is no such verdict."""
+        where = key("call", resource)
+        return self.uniform("call", where) if where else DENY
 
     # -- files -------------------------------------------------------------------------------------
 

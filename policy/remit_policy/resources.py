@@ -148,6 +148,11 @@ def bus_resource(
     return " ".join(words)
 
 
+def bus_root(system: bool, name: str) -> str:
+    """Return the pseudo path below which all calls to the service ``name`` are."""
+    return f"/{_BUS}/{'system' if system else 'session'}/{name.replace('.', '/')}/{_MEMBER}"
+
+
 def patterns(op: str, text: str) -> list[Parts]:
     """Return the components of every alternative of the pattern ``text`` for ``op``. Raises PatternError."""
     out: list[Parts] = []

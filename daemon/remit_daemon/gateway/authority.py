@@ -292,6 +292,21 @@ class Authority:
                 f"internal fault: {type(e).__name__}: {e}", rule=_FAULT, op=op, resource=resource
             ) from e
 
+    def permit_now(self, op: str, resource: str, origin: Origin, note: str = "") -> Permit | None:
+        """Return what ``permit`` would, at once; None when a person is to be asked. Raises Refused."""
+        try:
+            decision = self._counted(self.decide(op, resource), op)
+            if decision.verdict == ALLOW:
+                return self._allow(op, resource, origin, decision, "", note)
+            if decision.verdict == ASK:
+                return None
+            raise self._denied(op, resource, origin, decision, "", note)
+        except Refused:
+            raise
+        except Exception as e:
+            reason = str(e) if isinstance(e, JournalFailed) else f"internal fault: {type(e).__name__}: {e}"
+            raise Refused(reason, rule=_FAULT, op=op, resource=resource) from e
+
     def refuse(
         self, op: str, resource: str, origin: Origin, reason: str, rule: str = "", how: str = ""
     ) -> Refused:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 MAX_FIELD = 16_384  # characters of one field: longer than any name, longer than the URLs that servers take
+MAX_TAILS = 512  # acts of which all but number and time is kept as bytes: the same ones come by thousands
 MAX_ARGV = 100_000  # characters of all arguments that are kept; a record must stay below journal.MAX_RECORD
 
 
@@ -40,6 +41,7 @@ class Journal:
         self.poke = poke
         self._clock = clock
         self._poked = 0.0
+        self._tails: dict[tuple[str, ...], bytes] = {}
         self._seq = 0
 
     def act(
@@ -58,42 +60,48 @@ class Journal:
     ) -> int:
         """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
         self._seq += 1
-        fields = [
-            "act",
-            str(self._seq),
-            str(self._clock()),
+        key = (
             op,
             verdict,
             outcome,
             str(origin.pid),
             origin.proc,
             origin.exe,
-            "",  # the program's digest: the supervisor's journal has it, with its exec
             path,
             path2,
             rule,
             prompt,
             note,
-        ]
-        room = MAX_ARGV
-        for argument in argv:
-            room -= len(argument) + 1
-            if room < 0:
-                fields.append("…")
-                break
-            fields.append(argument)
-        self._write(fields)
+        )
+        tail = b"" if argv else self._tails.get(key, b"")
+        if not tail:
+            # Without the program's digest: the supervisor's journal has it, with its exec.
+            fields = [*key[:6], "", *key[6:]]
+            room = MAX_ARGV
+            for argument in argv:
+                room -= len(argument) + 1
+                if room < 0:
+                    fields.append("…")
+                    break
+                fields.append(argument)
+            tail = "\0".join([_plain(f) for f in fields]).encode("utf-8", "surrogateescape")
+            if not argv:
+                if len(self._tails) >= MAX_TAILS:
+                    self._tails.clear()
+                self._tails[key] = tail
+        self._write(b"act\0%d\0%d\0%b" % (self._seq, self._clock(), tail))
         return self._seq
 
     def done(self, seq: int, outcome: str) -> None:
         """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
         try:
-            self._write(["done", str(seq), str(self._clock()), outcome])
+            said = _plain(outcome).encode("utf-8", "surrogateescape")
+            self._write(b"done\0%d\0%d\0%b" % (seq, self._clock(), said))
         except JournalFailed:
             pass
 
-    def _write(self, fields: list[str]) -> None:
-        raw = journal.pack([_plain(f) for f in fields])
+    def _write(self, payload: bytes) -> None:
+        raw = journal.seal(payload)
         try:
             if os.write(self._fd, raw) != len(raw):
                 raise OSError(5, "short write")

@@ -42,6 +42,11 @@ def pack(fields: list[str]) -> bytes:
     payload = "\0".join(fields).encode("utf-8", "surrogateescape")
     if payload.count(b"\0") != len(fields) - 1:
         raise ValueError("a journal field holds a NUL")
+    return seal(payload)
+
+
+def seal(payload: bytes) -> bytes:
+    """Return the record of ``payload``, fields that were joined already."""
     return _HEAD.pack(len(payload), crc32(payload)) + payload
 
 
