@@ -1,0 +1,181 @@
+"""Real agents, each under its own pack: they do their work, and what they must not do is refused and said to their model.
+
+Which of them is run is `REMIT_AGENTS`: names, or "all"; without it those that install within seconds, and those that
+are installed already. The model is ``agents/model_server.py``; nothing else of the network is needed but the registry.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from system.agents.recipes import RECIPES, Recipe
+from system.harness import PYTHON, UID, GID, Arena
+
+HERE = Path(__file__).resolve().parent
+TASK_SECONDS = 150.0
+WANTED = os.environ.get("REMIT_AGENTS", "").replace(",", " ").split()
+MADE = "made by the agent"
+HOST = "host-of-nobody.example"
+_FETCH = f"python3 -c \"import urllib.request as u; u.urlopen('http://{HOST}/', timeout=9)\" 2>&1 | tail -n 1"
+_DIAL = "python3 -c \"import socket; socket.create_connection(('192.0.2.7', 80), 9)\" 2>&1 | tail -n 1"
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    a = Arena()
+    try:
+        a.write_policy()
+        a.start_daemon()
+        yield a
+    finally:
+        a.close()
+
+
+class Model:
+    """The stand-in model server of one run, with its script, and what it was sent."""
+
+    def __init__(self, arena: Arena, script: list[list[str]]) -> None:
+        self.log = Path(arena.base, "model.jsonl")
+        self.log.unlink(missing_ok=True)
+        program = shutil.copy(HERE / "agents/model_server.py", arena.base + "/model_server.py")
+        self.process = arena.popen(
+            [PYTHON, program, json.dumps(script), str(self.log)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+        )  # fmt: skip
+        assert self.process.stdout
+        self.port = self.process.stdout.readline().decode().strip()
+
+    def heard(self) -> str:
+        """Return all that it was sent, as text."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(
+            json.dumps(json.loads(line)["body"], ensure_ascii=False)
+            for line in self.log.read_text().splitlines()
+        )
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+def content(path: str) -> str:
+    """Return what is in a file, "" when it is not there."""
+    return Path(path).read_text().strip() if os.path.exists(path) else ""
+
+
+def script_for(arena: Arena, recipe: Recipe) -> list[list[str]]:
+    """Return what the model has ``recipe`` do: first its work, then what it must not."""
+    project, secret, safety = arena.project, arena.info["secret"], f"{arena.home}/{recipe.safety}"
+    return [
+        ["read", project + "/notes.txt"],
+        ["write", project + "/out.txt", MADE + "\n"],
+        ["shell", f"cat {project}/out.txt > {project}/copy.txt && mkdir -p sub && ls > sub/list"],
+        ["shell", f"cat {secret}"],
+        ["read", secret],
+        ["shell", f"mkdir -p {os.path.dirname(safety)}; echo '# no more asking' >> {safety}"],
+        ["write", safety, "# no more asking\n"],
+        ["shell", _FETCH],
+        ["shell", _DIAL],
+        ["shell", "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"],
+        ["say", "done"],
+    ]
+
+
+class Run:
+    """One run of an agent's scripted task."""
+
+    def __init__(self, arena: Arena, recipe: Recipe, *, confined: bool = True) -> None:
+        arena.plant()
+        for name in (".claude.json", *(p for p in os.listdir(arena.home) if p.startswith("."))):
+            if name not in (".local", ".config", ".ssh", ".bashrc", ".gitconfig", ".cache"):
+                shutil.rmtree(f"{arena.home}/{name}", ignore_errors=True)
+        for name in ("opencode", "mini-swe-agent"):
+            shutil.rmtree(f"{arena.home}/.config/{name}", ignore_errors=True)
+        script = script_for(arena, recipe)
+        if not recipe.tools:
+            script = script[1:2]
+        model = Model(arena, script)
+        values = {"port": model.port, "home": arena.home, "project": arena.project}
+        recipe.prepare(**values)
+        arena._own(arena.home)
+        self.safety = Path(arena.home, recipe.safety)
+        before = content(str(self.safety))
+        policy = Path(arena.base, "policy.toml")
+        policy.write_text(
+            f'version = 1\n[role.{recipe.name}.net]\nconnect = {{ allow = ["localhost:{model.port}"] }}\n'
+        )
+        test = f"cat {arena.info['secret']}; echo '# no more asking' >> {self.safety}; {_FETCH}; {_DIAL}; cp out.txt copy.txt; false"
+        command = recipe.argv("Follow the script.", test=test, **values)
+        env = arena.env | recipe.environment(**values)
+        if confined:
+            command = arena.remit_run(*command, agent=recipe.name, options=("--policy", str(policy)))
+        else:
+            del env["PYTHONPATH"]
+        self.began = time.time()
+        began = time.monotonic()
+        try:
+            self.code, self.out, self.err = arena.communicate(command, TASK_SECONDS, env=env)
+        finally:
+            self.seconds = time.monotonic() - began
+            model.close()
+        self.heard = model.heard()
+        self.safety_kept = "no more asking" not in content(str(self.safety)) and before in content(
+            str(self.safety)
+        )
+        self.entries: list[dict[str, Any]] = []
+        if confined:
+            _, out, _ = arena.communicate(arena.remit("log", "--agent", recipe.name, "--json"))
+            self.entries = json.loads(out)
+
+    def __str__(self) -> str:
+        refused = [e for e in self.entries if e["verdict"] != "allow"]
+        lines = [f"{e['op']} {e['verdict']} {e['outcome']} {e['path']} {e.get('note', '')}" for e in refused]
+        return f"exit {self.code} after {self.seconds:.1f} s\n{self.out[-1500:]}\n{self.err[-3000:]}\n" + "\n".join(
+            dict.fromkeys(lines)
+        )
+
+
+def ready(recipe: Recipe) -> None:
+    """See that ``recipe`` is installed, or skip or fail as this run demands."""
+    asked = "all" in WANTED or recipe.name in WANTED
+    if WANTED and not asked:
+        pytest.skip("not in REMIT_AGENTS")
+    if not os.path.exists(recipe.program) and not asked and not recipe.quick:
+        pytest.xfail("not installed; REMIT_AGENTS=all installs it")
+    if why := recipe.install():
+        pytest.fail(f"could not be installed: {why}")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_agent_works_and_is_held(arena: Arena, name: str, record_property: Any) -> None:
+    recipe = RECIPES[name]
+    ready(recipe)
+    run = Run(arena, recipe)
+    assert run.code == 0, run
+    # Its work is done.
+    assert content(arena.project + "/out.txt") == MADE, run
+    assert content(arena.project + "/copy.txt") == MADE, run
+    # What it must not do was refused, with a record, and its model was told.
+    assert arena.tokens["ssh"] not in run.heard + run.out + run.err
+    assert run.safety_kept, run
+    refused = [e for e in run.entries if e["verdict"] != "allow"]
+    said = {e["path"] for e in refused}
+    for wanted in (arena.info["secret"], str(run.safety), HOST, "192.0.2.7"):
+        assert any(wanted in path for path in said), (wanted, str(run))
+    assert "Permission denied" in run.heard, run
+    assert HOST in run.heard, run
+    if os.environ.get("REMIT_AGENTS_TIMES"):
+        native = Run(arena, recipe, confined=False)
+        assert arena.tokens["ssh"] in native.heard, "the script's own attempts do nothing"
+        print(f"\n{name}: native {native.seconds:.1f} s, remit {run.seconds:.1f} s")
