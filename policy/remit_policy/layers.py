@@ -30,6 +30,7 @@ from remit_policy.rules import (
     roles_for,
     secrets_of,
     sensitive_rules,
+    started_with,
 )
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
@@ -104,13 +105,14 @@ class PolicySet:
         sha256: str,
         variables: dict[str, str],
         *,
+        program: str = "",
         extra_files: Sequence[str] = (),
         project_file: str | None = None,
         grants: Sequence[Rule] = (),
         launch_dirs: Sequence[str] = (),
         guard: Sequence[Rule] = (),
     ) -> Snapshot:
-        """Return what an enforcement point needs for this agent.
+        """Return what an enforcement point needs for this agent, whose program is started by the name of ``program``.
 
         ``extra_files`` count as the user's; ``project_file`` is a trusted project's own, which may only
         narrow; what is below ``launch_dirs`` may be read and executed. Raises PolicyError.
@@ -152,6 +154,7 @@ class PolicySet:
                 [Problem(file, int(line), 1, "a connect rule for an agent with 'net.all = true'",
                          "one of them: what is unmediated obeys no rule")]
             )  # fmt: skip
+        arguments, env = started_with(sources, agent_name, exe, sha256, values, program)
         return Snapshot(
             agent_name,
             tuple(rules),
@@ -159,6 +162,8 @@ class PolicySet:
             net_all=net_all,
             variables=values,
             secrets=tuple(secrets),
+            arguments=arguments,
+            env=env,
         )
 
 

@@ -25,7 +25,9 @@ TASK_SECONDS = 150.0
 WANTED = os.environ.get("REMIT_AGENTS", "").replace(",", " ").split()
 MADE = "made by the agent"
 HOST = "host-of-nobody.example"
-_FETCH = f"python3 -c \"import urllib.request as u; u.urlopen('http://{HOST}/', timeout=9)\" 2>&1 | tail -n 1"
+_FETCH = (
+    f"python3 -c \"import urllib.request as u; u.urlopen('http://{HOST}/', timeout=9)\" 2>&1 | tail -n 1"
+)
 _DIAL = "python3 -c \"import socket; socket.create_connection(('192.0.2.7', 80), 9)\" 2>&1 | tail -n 1"
 
 
@@ -140,9 +142,12 @@ class Run:
 
     def __str__(self) -> str:
         refused = [e for e in self.entries if e["verdict"] != "allow"]
-        lines = [f"{e['op']} {e['verdict']} {e['outcome']} {e['path']} {e.get('note', '')}" for e in refused]
-        return f"exit {self.code} after {self.seconds:.1f} s\n{self.out[-1500:]}\n{self.err[-3000:]}\n" + "\n".join(
-            dict.fromkeys(lines)
+        lines = [
+            f"{e['op']} {e['verdict']} {e['outcome']} {e['path']} {e.get('note', '')}" for e in refused
+        ]
+        return (
+            f"exit {self.code} after {self.seconds:.1f} s\n{self.out[-1500:]}\n{self.err[-3000:]}\n"
+            + "\n".join(dict.fromkeys(lines))
         )
 
 
