@@ -135,6 +135,9 @@ class PolicySet:
             for op in ("read", "list", "execute"):
                 pattern = escape(place.rstrip("/")) + "/**"
                 rules.append(Rule(PACK, ALLOW, op, pattern, source="remit: the agent's own program"))
+        # Agents look upwards from the project for a repository or a configuration, and node from where it is installed.
+        for place in sorted(_above(values.get("PROJECT", "/"), *launch_dirs)):
+            rules.append(Rule(PACK, ALLOW, "list", escape(place), source="remit: above the project"))
         rules += linked(rules)
         rules += grants
         used = [s.document.role[r] for _, s in sources for r in roles if r in s.document.role]
@@ -165,6 +168,16 @@ class PolicySet:
             arguments=arguments,
             env=env,
         )
+
+
+def _above(project: str, *places: str) -> set[str]:
+    """Return the directories that hold ``project``, and those that hold a ``node_modules`` of ``places``."""
+    found = set()
+    for path in (project, *(p for p in places if os.path.basename(p) == "node_modules")):
+        while path != "/":
+            path = os.path.dirname(path)
+            found.add(path)
+    return found
 
 
 def _home() -> dict[str, str]:

@@ -140,7 +140,7 @@ class Run:
             _, out, _ = arena.communicate(arena.remit("log", "--agent", recipe.name, "--json"))
             self.entries = json.loads(out)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         refused = [e for e in self.entries if e["verdict"] != "allow"]
         lines = [
             f"{e['op']} {e['verdict']} {e['outcome']} {e['path']} {e.get('note', '')}" for e in refused
@@ -177,9 +177,11 @@ def test_agent_works_and_is_held(arena: Arena, name: str, record_property: Any) 
     refused = [e for e in run.entries if e["verdict"] != "allow"]
     said = {e["path"] for e in refused}
     for wanted in (arena.info["secret"], str(run.safety), HOST, "192.0.2.7"):
-        assert any(wanted in path for path in said), (wanted, str(run))
+        assert any(wanted in path for path in said), (wanted, run)
     assert "Permission denied" in run.heard, run
     assert HOST in run.heard, run
+    if os.environ.get("REMIT_AGENTS_DEBUG"):
+        print(repr(run))
     if os.environ.get("REMIT_AGENTS_TIMES"):
         native = Run(arena, recipe, confined=False)
         assert arena.tokens["ssh"] in native.heard, "the script's own attempts do nothing"
