@@ -32,10 +32,15 @@ class Recipe:
     safety: str = ""  # a file, below HOME, that switches its own safety off
     tools: bool = True  # it lets a model call tools
     quick: bool = False  # so small that every run of the suite can install it
+    asks: tuple[
+        str, ...
+    ] = ()  # what it asks for of its own accord, which nobody but the person should answer
+    role: str = ""  # where it is not its name
+    of: str = ""  # the recipe whose program this is
 
     @property
     def prefix(self) -> str:
-        return f"{cache()}/{self.name}"
+        return f"{cache()}/{self.of or self.name}"
 
     @property
     def program(self) -> str:
@@ -125,6 +130,7 @@ RECIPES = {
             ["claude", "-p", "{task}", "--dangerously-skip-permissions"],
             {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": KEY},
             safety=".claude/settings.json",
+            quick=True,
         ),
         Recipe(
             "codex", "@openai/codex",
@@ -133,6 +139,19 @@ RECIPES = {
             {".codex/config.toml": _CODEX},
             safety=".codex/config.toml",
             quick=True,
+            asks=("github.com:443", "api.github.com:443"),  # its list of plugins
+        ),
+        Recipe(
+            # An agent that no pack knows, with its state in the project: here codex, which is told by hand.
+            "unknown", "@openai/codex",
+            ["codex", "exec", "--skip-git-repo-check", "-s", "danger-full-access", "{task}"],
+            {"OPENAI_API_KEY": KEY, "CODEX_HOME": "{project}/state"},
+            {"project/state/config.toml": _CODEX},
+            safety=".config/autostart/unknown.desktop",
+            quick=True,
+            asks=("github.com:443", "api.github.com:443", "chatgpt.com:443", "ab.chatgpt.com:443"),
+            role="default",
+            of="codex",
         ),
         Recipe(
             "gemini", "@google/gemini-cli",
