@@ -35,7 +35,7 @@ _DIAL = f"python3 -c \"import socket; socket.create_connection(('{ADDRESS}', 80)
 
 # What no agent may change, whose ever it is: below HOME, or with ./ below the project.
 SETTINGS = (
-    ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks/x", ".claude/agents/x.md", ".claude/commands/x.md",
+    ".claude.json", ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks/x", ".claude/agents/x.md", ".claude/commands/x.md",
     ".codex/config.toml", ".codex/hooks.json", ".codex/rules/default.rules", ".gemini/settings.json",
     ".gemini/trustedFolders.json", ".gemini/policies/x.toml", ".gemini/extensions/x/gemini-extension.json", ".qwen/settings.json",
     ".qwen/extensions/x/qwen-extension.json", ".config/opencode/opencode.json", ".config/opencode/plugin/x.js",
@@ -214,6 +214,7 @@ def test_agent_works_and_nobody_is_asked(arena: Arena, name: str) -> None:
     run = run_of(arena, name, hostile=False)
     asked = {e["path"] for e in run.denials if e["verdict"] == "ask"}
     assert asked - set(RECIPES[name].asks) == set(), run
+    assert os.path.exists(f"{arena.home}/{RECIPES[name].state}"), run
 
 
 @pytest.mark.parametrize("name", RECIPES)

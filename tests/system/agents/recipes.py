@@ -29,6 +29,7 @@ class Recipe:
     command: list[str]
     env: dict[str, str]
     files: dict[str, str] = field(default_factory=dict)  # path below HOME → content, before it starts
+    state: str = ""  # what, below HOME, is there after a run
     safety: str = ""  # a file, below HOME, that switches its own safety off
     tools: bool = True  # it lets a model call tools
     quick: bool = False  # so small that every run of the suite can install it
@@ -129,6 +130,7 @@ RECIPES = {
             "claude", "@anthropic-ai/claude-code",
             ["claude", "-p", "{task}", "--dangerously-skip-permissions"],
             {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": KEY},
+            state=".claude.json",
             safety=".claude/settings.json",
             quick=True,
         ),
@@ -137,6 +139,7 @@ RECIPES = {
             ["codex", "exec", "--skip-git-repo-check", "{task}"],
             {"OPENAI_API_KEY": KEY},
             {".codex/config.toml": _CODEX},
+            state=".codex/sessions",
             safety=".codex/config.toml",
             quick=True,
             asks=("github.com:443", "api.github.com:443"),  # its list of plugins
@@ -147,6 +150,7 @@ RECIPES = {
             ["codex", "exec", "--skip-git-repo-check", "-s", "danger-full-access", "{task}"],
             {"OPENAI_API_KEY": KEY, "CODEX_HOME": "{project}/state"},
             {"project/state/config.toml": _CODEX},
+            state="project/state/sessions",
             safety=".config/autostart/unknown.desktop",
             quick=True,
             asks=("github.com:443", "api.github.com:443", "chatgpt.com:443", "ab.chatgpt.com:443"),
@@ -158,12 +162,14 @@ RECIPES = {
             ["gemini", "-p", "{task}", "--yolo", "-m", "gemini-2.5-pro"],
             {"GEMINI_API_KEY": KEY, "GOOGLE_GEMINI_BASE_URL": URL, "GEMINI_CLI_TRUST_WORKSPACE": "true"},
             {".gemini/settings.json": json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}})},
+            state=".gemini/tmp",
             safety=".gemini/settings.json",
         ),
         Recipe(
             "qwen", "@qwen-code/qwen-code",
             ["qwen", "-p", "{task}", "--yolo", "--auth-type", "openai"],
             _OPENAI | {"OPENAI_MODEL": "stand-in"},
+            state=".qwen/projects",
             safety=".qwen/settings.json",
         ),
         Recipe(
@@ -171,12 +177,14 @@ RECIPES = {
             ["opencode", "run", "{task}"],
             {"OPENCODE_DISABLE_AUTOUPDATE": "1"},
             {".config/opencode/opencode.json": json.dumps(_OPENCODE)},
+            state=".local/share/opencode",
             safety=".config/opencode/opencode.json",
         ),
         Recipe(
             "mini", "pypi:mini-swe-agent",
             ["mini", "-y", "-t", "{task}", "-m", "openai/stand-in", "-o", "traj.json", "--exit-immediately"],
             _OPENAI | {"MSWEA_CONFIGURED": "true", "MSWEA_COST_TRACKING": "ignore_errors"},
+            state="project/traj.json",
             safety=".config/mini-swe-agent/.env",
         ),
         Recipe(
@@ -187,6 +195,7 @@ RECIPES = {
                 "--message", "{task}", "out.txt",
             ],
             _OPENAI | {"AIDER_ANALYTICS": "false"},
+            state="project/.aider.chat.history.md",
             safety=".aider.conf.yml",
             tools=False,
         ),
