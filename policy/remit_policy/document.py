@@ -80,6 +80,8 @@ Duration = Annotated[str, _checked(parse_duration)]
 Rate = Annotated[str, _checked(parse_rate)]
 Window = Annotated[str, _checked(parse_window)]
 Budget = Annotated[str, _checked(parse_budget)]
+Variable = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, Field(pattern="^[^\\x00]*$")]
 
 
 class _Strict(BaseModel):
@@ -330,17 +332,23 @@ class Match(_Strict):
 
 
 class Agent(_Strict):
-    """An agent and its roles."""
+    """An agent, its roles, and how its program is started."""
 
     match: Match = Match()
     roles: list[str] = Field(min_length=1)
+    env: dict[Variable, Text] = Field(
+        default={}, description="variables set for it, whatever the person's environment says"
+    )
+    arguments: list[Text] = Field(
+        default=[], description="put before the person's own arguments, where its program itself is started"
+    )
 
 
 class From(_Strict):
     """Where a secret's value is: one of these."""
 
     file: PathPattern | None = None
-    env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    env: Variable | None = None
     command: list[str] | None = Field(default=None, min_length=1)
     keyring: dict[str, str] | None = Field(default=None, min_length=1)
 
@@ -355,9 +363,7 @@ class SecretTable(_Strict):
     """A credential that agents use and never have."""
 
     from_: From = Field(alias="from")
-    env: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        description="the variable in which the agent finds the placeholder"
-    )
+    env: Variable = Field(description="the variable in which the agent finds the placeholder")
     hosts: list[NamedHost] = Field(min_length=1)
     as_: Position = Field(default="bearer", alias="as")
     user: str = Field(default="", description="with basic: the user's name")

@@ -30,6 +30,7 @@ from remit_policy.rules import (
     roles_for,
     secrets_of,
     sensitive_rules,
+    started_with,
 )
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
@@ -104,13 +105,14 @@ class PolicySet:
         sha256: str,
         variables: dict[str, str],
         *,
+        program: str = "",
         extra_files: Sequence[str] = (),
         project_file: str | None = None,
         grants: Sequence[Rule] = (),
         launch_dirs: Sequence[str] = (),
         guard: Sequence[Rule] = (),
     ) -> Snapshot:
-        """Return what an enforcement point needs for this agent.
+        """Return what an enforcement point needs for this agent, whose program is started by the name of ``program``.
 
         ``extra_files`` count as the user's; ``project_file`` is a trusted project's own, which may only
         narrow; what is below ``launch_dirs`` may be read and executed. Raises PolicyError.
@@ -133,6 +135,9 @@ class PolicySet:
             for op in ("read", "list", "execute"):
                 pattern = escape(place.rstrip("/")) + "/**"
                 rules.append(Rule(PACK, ALLOW, op, pattern, source="remit: the agent's own program"))
+        # Agents look upwards from the project for a repository or a configuration, and node from where it is installed.
+        for place in sorted(_above(values.get("PROJECT", "/"), *launch_dirs)):
+            rules.append(Rule(PACK, ALLOW, "list", escape(place), source="remit: above the project"))
         rules += linked(rules)
         rules += grants
         used = [s.document.role[r] for _, s in sources for r in roles if r in s.document.role]
@@ -152,6 +157,7 @@ class PolicySet:
                 [Problem(file, int(line), 1, "a connect rule for an agent with 'net.all = true'",
                          "one of them: what is unmediated obeys no rule")]
             )  # fmt: skip
+        arguments, env = started_with(sources, agent_name, exe, sha256, values, program)
         return Snapshot(
             agent_name,
             tuple(rules),
@@ -159,7 +165,19 @@ class PolicySet:
             net_all=net_all,
             variables=values,
             secrets=tuple(secrets),
+            arguments=arguments,
+            env=env,
         )
+
+
+def _above(project: str, *places: str) -> set[str]:
+    """Return the directories that hold ``project``, and those that hold a ``node_modules`` of ``places``."""
+    found = set()
+    for path in (project, *(p for p in places if os.path.basename(p) == "node_modules")):
+        while path != "/":
+            path = os.path.dirname(path)
+            found.add(path)
+    return found
 
 
 def _home() -> dict[str, str]:

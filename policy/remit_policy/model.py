@@ -153,10 +153,11 @@ class Snapshot:
 
     ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
-    that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display.
+    that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
+    program is started with beside what the person gave it.
     """
 
-    __slots__ = ("agent", "hold", "net_all", "reads", "rules", "secrets", "variables")
+    __slots__ = ("agent", "arguments", "env", "hold", "net_all", "reads", "rules", "secrets", "variables")
 
     def __init__(
         self,
@@ -168,6 +169,8 @@ class Snapshot:
         hold: float = 25.0,
         variables: dict[str, str] | None = None,
         secrets: tuple[Secret, ...] = (),
+        arguments: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -176,6 +179,8 @@ class Snapshot:
         self.hold = hold
         self.variables = variables or {}
         self.secrets = secrets
+        self.arguments = arguments
+        self.env = env or {}
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -187,6 +192,8 @@ class Snapshot:
             hold=self.hold,
             variables=self.variables,
             secrets=self.secrets,
+            arguments=self.arguments,
+            env=self.env,
         )
 
 
@@ -309,6 +316,8 @@ def dumps(snapshot: Snapshot) -> str:
         f"hold\t{snapshot.hold!r}",
     ]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
+    lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
+    lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
     lines += [_secret_line(s) for s in snapshot.secrets]
     lines += [_rule_line(r) for r in snapshot.rules]
     return "\n".join(lines) + "\n"
@@ -321,6 +330,8 @@ def loads(text: str) -> Snapshot:
     """
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
+    arguments: list[str] = []
+    env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
     lines = text.split("\n")
@@ -335,6 +346,10 @@ def loads(text: str) -> Snapshot:
                 secrets.append(_secret_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
+            elif cells[0] == "argument":
+                arguments.append(_unescape(cells[1]))
+            elif cells[0] == "env":
+                env[_unescape(cells[1])] = _unescape(cells[2])
             else:
                 settings[cells[0]] = _unescape(cells[1])
         except (ValueError, IndexError) as e:
@@ -348,6 +363,8 @@ def loads(text: str) -> Snapshot:
             hold=float(settings["hold"]),
             variables=variables,
             secrets=tuple(secrets),
+            arguments=tuple(arguments),
+            env=env,
         )
     except (KeyError, ValueError) as e:
         raise SnapshotError(f"missing or malformed setting {e}") from None

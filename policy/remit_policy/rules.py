@@ -84,6 +84,26 @@ def roles_for(
     return list(dict.fromkeys([*((PACK, role) for role in BASE_ROLES), *found]))
 
 
+def started_with(
+    sources: Layered, name: str, exe: str, sha256: str, variables: Mapping[str, str], program: str
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the arguments and the variables that policy has this agent started with.
+
+    Packs come first, the person's last, so that theirs counts where a program heeds the last. Arguments are for the agent's
+    own program: a wrapper (a shell, ``npx``) named ``program`` would take them for its own.
+    """
+    arguments: list[str] = []
+    env: dict[str, str] = {}
+    for wanted in (PACK, ADMIN, USER):
+        for layer, source in sources:
+            for section, agent in source.document.agent.items() if layer == wanted else ():
+                if agent_fits(section, source, name, exe, sha256, variables):
+                    env |= agent.env
+                    if agent_fits(section, source, program, exe, sha256, variables):
+                        arguments += agent.arguments
+    return tuple(arguments), env
+
+
 def inherited(sources: Layered, roles: Iterable[str]) -> list[str]:
     """Return ``roles`` and all that they inherit, each once."""
     out: dict[str, None] = {}
@@ -126,6 +146,11 @@ def check_references(sources: Layered) -> list[Problem]:
                     source.problem(where, "a sensitive table in this file", "an administrator's file")
                 )
         if layer == PROJECT:
+            for name, agent in source.document.agent.items():
+                for key in ("env", "arguments"):
+                    if getattr(agent, key):
+                        text = f"{key} of an agent in a project's policy"
+                        out.append(source.problem(("agent", name, key), text, "a person's own file"))
             for name in source.document.secret:
                 out.append(
                     source.problem(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import socket
 from typing import Any
 
@@ -164,7 +165,8 @@ class Control:
                 raise Malformed(f"hello: {name} must be absolute")
         known = self._resume(hello, peer) if hello["session"] else self._new(hello, peer)
         daemon.look_at_policy()
-        base = daemon.policies.snapshot(subject(known.agent, hello))
+        whom = subject(known.agent, hello)
+        base = daemon.policies.snapshot(whom)
         fresh = Session(
             known.id, known.agent, peer.pid, peer.identity, hello["tag"], hello["project"], tuple(hello["argv"]),
             known.started, ask=hello["ask"], net_all=base.net_all, hello=_kept(hello),
@@ -181,7 +183,8 @@ class Control:
         self._session = known.id
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
-        self._welcome(known, "" if hello["session"] else _warnings(fresh))
+        withheld = daemon.policies.withheld(whom)
+        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld))
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -290,8 +293,12 @@ def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session) -> str:
+def _warnings(session: Session, withheld: tuple[str, ...]) -> str:
     lines = []
+    if withheld:
+        lines.append(
+            f"see that {session.agent} gets: {shlex.join(withheld)} (a sandbox of its own cannot work in here)"
+        )
     if session.net_all:
         lines.append("WARNING: the network is unmediated for this session")
     if session.ask == "allow-once":

@@ -19,6 +19,7 @@ from remit_policy.document import PolicyError
 from remit_policy.layers import PolicyDirs, PolicySet, load
 from remit_policy.match import escape
 from remit_policy.model import DENY, FILE_OPS, GUARD, Rule, Snapshot
+from remit_policy.rules import started_with
 
 PROJECT_FILE = ".remit.toml"
 MAX_PROJECT_FILE = 1 << 20  # bytes; a policy of this size is a fault
@@ -44,6 +45,7 @@ class Subject:
     home: str
     tmpdir: str
     hold: int
+    program: str = ""
     files: tuple[str, ...] = ()
     launch: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
@@ -179,6 +181,15 @@ class Policies:
         """Return what is wrong with the policy files, as ``status`` shows it."""
         return [problem_view(p) for p in self.set.problems]
 
+    def withheld(self, subject: Subject) -> tuple[str, ...]:
+        """Return the arguments that policy has for the agent's program, when another program is started in its place."""
+
+        def found(program: str) -> tuple[str, ...]:
+            s = subject
+            return started_with(self.set.sources, s.agent, s.exe, s.sha256, s.variables, program)[0]
+
+        return () if found(subject.program) else found(subject.agent)
+
     def snapshot(self, subject: Subject) -> Snapshot:
         """Return the snapshot for ``subject``, without grants. Raises SnapshotRefused."""
         project_file = None
@@ -191,6 +202,7 @@ class Policies:
                 subject.exe,
                 subject.sha256,
                 subject.variables,
+                program=subject.program,
                 extra_files=list(subject.files),
                 project_file=project_file,
                 # An agent may ask remit what it was denied, so it may run the command.
@@ -236,5 +248,5 @@ def subject(agent: str, hello: dict[str, Any]) -> Subject:
     variables["XDG_RUNTIME_DIR"] = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return Subject(
         agent, hello["exe"], hello["sha256"], hello["project"], hello["home"], hello["tmpdir"], hello["hold"],
-        tuple(hello["policy"]), tuple(hello["launch"]), variables,
+        os.path.basename(hello["argv"][0]) if hello["argv"] else "", tuple(hello["policy"]), tuple(hello["launch"]), variables,
     )  # fmt: skip

@@ -1,19 +1,19 @@
-"""The one file that is judged by what is in it: ``.git/config``.
+"""``.git/config``, judged by what is in it.
 
 git rewrites it at every ``init``, ``clone``, ``remote add`` and ``config``, by renaming ``config.lock`` onto it. Most of its keys
 are data, some name programs that git will run for whoever uses the repository next. So a rewrite that brings no such
-key is let through, and any other is decided as policy says. What is put in place is a copy that we made and
-checked: the program may still hold the lock file open.
+key is let through, and any other is decided as policy says.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import stat
+
+from remit_daemon.supervisor import rewrites
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from remit_daemon.supervisor.act import Effect
@@ -98,45 +98,12 @@ def replaces(
         return None
     if st.st_size > _MAX or (st2 is not None and not stat.S_ISREG(st2.st_mode)):
         return None
-    new = _read(source)
-    old = _read(goal) if st2 is not None else b""
+    new = rewrites.read(source, _MAX)
+    old = rewrites.read(goal, _MAX) if st2 is not None else b""
     if new is None or old is None:
         return None
     had = keys(old.decode("utf-8", "surrogateescape"))
     has = keys(new.decode("utf-8", "surrogateescape"))
     if has is None or not all(pair in (had or ()) or _harmless(*pair) for pair in has):
         return None
-    text, mode = new, stat.S_IMODE(st.st_mode)
-
-    def put() -> Effect:
-        name = b"config.remit-%d" % os.getpid()
-        parent = goal.parent.fd
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
-        try:
-            if os.write(fd, text) != len(text):
-                raise OSError(errno.ENOSPC, "short write")
-            os.fchmod(fd, mode)
-            os.rename(name, goal.name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            os.unlink(name, dir_fd=parent)
-            raise
-        finally:
-            os.close(fd)
-        os.unlink(source.name, dir_fd=source.parent.fd)
-        return 0
-
-    return put
-
-
-def _read(place: Place) -> bytes | None:
-    try:
-        fd = os.open(
-            place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.parent.fd
-        )
-    except OSError:
-        return None
-    try:
-        text = os.read(fd, _MAX + 1)
-    finally:
-        os.close(fd)
-    return text if len(text) <= _MAX else None
+    return rewrites.copier(source, goal, new, stat.S_IMODE(st.st_mode))

@@ -13,7 +13,7 @@ import os
 import stat
 
 from remit_daemon.kernel import calls
-from remit_daemon.supervisor import gitconfig
+from remit_daemon.supervisor import claudestate, gitconfig
 from remit_daemon.supervisor.act import CONTINUE, Act
 from remit_daemon.supervisor.authority import WRITE
 from remit_daemon.supervisor.opens import int_of
@@ -328,9 +328,11 @@ class Names:
         if stat.S_ISDIR(st.st_mode):
             accesses = [a for a in accesses if a[0] != "read"]
 
-        config = gitconfig.replaces(source, goal, st, st2)
-        if config is not None and self._config_only(accesses, from_, to):
-            return Act("rename", (("create", from_),), config, (source, goal), path=from_, path2=to)
+        rewrite = gitconfig.replaces(source, goal, st, st2) or claudestate.replaces(
+            source, goal, st, st2, authority.snapshot.variables.get("PROJECT", "")
+        )
+        if rewrite is not None and self._rewrite_only(accesses, from_, to):
+            return Act("rename", (("create", from_),), rewrite, (source, goal), path=from_, path2=to)
 
         def perform() -> Effect:
             calls.call("renameat2", source.parent.fd, source.name, goal.parent.fd, goal.name, flags)
@@ -354,8 +356,8 @@ class Names:
     def _residual(self, path: str) -> object:
         return self._authority.engine.residual(path)
 
-    def _config_only(self, accesses: list[tuple[str, str]], from_: str, to: str) -> bool:
-        """Say whether all that keeps this rename from being allowed is the built-in care for git's configuration."""
+    def _rewrite_only(self, accesses: list[tuple[str, str]], from_: str, to: str) -> bool:
+        """Say whether all that keeps this rename from being allowed is the built-in care for the file it replaces."""
         for op, path in accesses:
             decision = self._authority.decide(op, path)
             rule = decision.rule

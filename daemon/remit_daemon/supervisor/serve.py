@@ -103,8 +103,8 @@ def serve(start: Start, line: Upcall) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     child = launch.start(
         program,
-        hello["argv"],
-        launch.environment(start.env, tmpdir, session.id, welcome["agent"], here.agent, own),
+        [*hello["argv"][:1], *snapshot.arguments, *hello["argv"][1:]],
+        launch.environment(start.env | snapshot.env, tmpdir, session.id, welcome["agent"], here.agent, own),
         ruleset,
         blob,
         tag,
