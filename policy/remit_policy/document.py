@@ -115,9 +115,13 @@ class Limits(_Strict):
             )
         if self.protected and allow:
             raise bad("'protected' beside an allow", "protected only with ask or deny", "protected")
-        if (self.rate or self.window) and not allow:
+        if (self.rate or self.window) and not (allow or ask):
             key = "rate" if self.rate else "window"
-            raise bad(f"a {key} without an allow", "an allow that it limits", key)
+            raise bad(
+                f"a {key} beside a deny alone",
+                "an allow that it limits, or an ask whose answers it limits",
+                key,
+            )
         return self
 
 
@@ -145,8 +149,12 @@ class Traffic(Limits):
 
     @model_validator(mode="after")
     def _spends(self) -> Traffic:
-        if self.budget and not self.allow:  # type: ignore[attr-defined]
-            raise bad("a budget without an allow", "an allow that it limits", "budget")
+        if self.budget and not (self.allow or self.ask):  # type: ignore[attr-defined]
+            raise bad(
+                "a budget beside a deny alone",
+                "an allow that it limits, or an ask whose answers it limits",
+                "budget",
+            )
         return self
 
 

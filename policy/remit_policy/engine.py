@@ -8,7 +8,7 @@ Nothing here imports more than the matcher: this module is loaded at every ``rem
 from __future__ import annotations
 
 from remit_policy.compile import Machine, Trie, advance, literal_root, tokens
-from remit_policy.laws import conditions, fold, insists
+from remit_policy.laws import conditions, fold, insists, limited
 from remit_policy.match import expand, parse
 from remit_policy.model import (
     ALLOW,
@@ -232,7 +232,7 @@ class Engine:
             if found is on_path and found.verdict == ASK and not insists(found.rule):
                 grant = _most_specific(groups, GRANT)
                 if grant is not None:
-                    return Decision(grant.verdict, grant), groups
+                    return Decision(grant.verdict, limited(grant, found.rule)), groups
             return found, groups
         return on_path, groups
 

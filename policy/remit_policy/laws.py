@@ -10,7 +10,8 @@ The laws, in the order in which they are applied to one operation on one path:
 4. Ceilings, the strictest holds: an admin's deny or ask, the project's deny or ask, and the packs'
    verdict where it is ``protected`` and the base rule is less specific than it.
 5. If the outcome is ask, the most specific remembered answer (grant layer) decides, a deny among equals;
-   but an admin's ask that is ``final`` is not answered by one.
+   but an admin's ask that is ``final`` is not answered by one. What is allowed so keeps the rate, window and budget of the
+   rule that asked.
 6. Anything that is not a path is denied.
 """
 
@@ -62,8 +63,18 @@ def fold(groups: list[Group], op: str) -> tuple[Decision, bool]:
             rule, verdict = held[1], held[1].verdict
     if verdict == ASK and GRANT in winners and not insists(rule):
         answer = winners[GRANT][1]
-        return Decision(answer.verdict, answer), True
+        return Decision(answer.verdict, limited(answer, rule)), True
     return Decision(verdict, rule), False
+
+
+def limited(answer: Rule, asked: Rule | None) -> Rule:
+    """Return the remembered ``answer`` to what the rule ``asked`` asks, with that rule's limits where it allows."""
+    if answer.verdict != ALLOW or asked is None or not (asked.rate or asked.window or asked.budget):
+        return answer
+    return Rule(
+        answer.layer, ALLOW, answer.op, answer.pattern, excepts=answer.excepts, argv=answer.argv, rate=asked.rate,
+        window=asked.window, budget=asked.budget, hold=asked.hold, source=answer.source, role=asked.role,
+    )  # fmt: skip
 
 
 def _beats(rule: Rule, rank: int, held: tuple[int, Rule]) -> bool:
@@ -104,7 +115,7 @@ def conditions(
         return decision, None
     uses, seconds = rule.rate
     key: tuple[object, ...] = (rule.layer, rule.source.rpartition(":")[0], rule.role, rule.op, rule.rate)
-    if rule.op == "exec":
+    if rule.op == "exec" or rule.layer == GRANT:
         key += (rule.pattern,)
     each = seconds / uses
     due = max(counters.get(key, now), now)

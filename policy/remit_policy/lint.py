@@ -115,6 +115,8 @@ def _shadowed(rules: Sequence[Rule]) -> list[Problem]:
     seen: dict[tuple[object, ...], Rule] = {}
     finals = [r for r in rules if r.final and r.verdict == DENY]
     for rule in rules:
+        if rule.op == "connect" and " " in rule.text:
+            continue  # what a rule for requests brings with it
         key = (rule.op, rule.pattern, rule.argv)
         first = seen.setdefault(key, rule)
         if first is not rule and first.source == rule.source and first.text == rule.text:

@@ -253,7 +253,7 @@ def _rule(
     excepts: tuple[str, ...] = (),
     argv: tuple[str, ...] | None = None,
 ) -> Rule:
-    limited = verdict == ALLOW
+    limited = verdict != DENY  # an ask limits what its answers allow
     return Rule(
         layer,
         verdict,
