@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -345,3 +346,32 @@ def test_tool_works_unattended(arena: Arena, tool: str) -> None:
     code, out, err = run(arena, "/bin/sh", "-ec", TOOLS[tool], seconds=60)
     assert code == 0, out + err + json.dumps(said(arena, "denials"))[-3000:]
     assert not [p for p in said(arena, "prompts") if p["id"] not in known]
+
+
+def test_an_application_is_asked_for_as_what_it_is(arena: Arena) -> None:
+    """The screen's socket is held until the person answers, who is told what that means; a session's yes lasts for it."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(arena.run_dir + "/wayland-7")
+    listener.listen()
+    os.chmod(arena.run_dir + "/wayland-7", 0o777)
+    script = (
+        "import socket, os\n"
+        "for _ in 'ab':\n"
+        "    socket.socket(socket.AF_UNIX).connect(os.environ['WHERE'])\n"
+        "    print('drawn', flush=True)"
+    )
+    env = arena.env | {"WHERE": arena.run_dir + "/wayland-7"}
+    argv = arena.remit_run("/usr/bin/env", "-u", "PYTHONPATH", PYTHON, "-c", script, ask="prompt")
+    process = arena.popen(argv, env=env, stdout=subprocess.PIPE)
+    try:
+        prompt = wait_for(lambda: [p for p in said(arena, "prompts") if p["path"] == "app:screen"])[0]
+        assert "everything on your screen" in prompt["scopes"][0]["label"]
+        code, _, err = arena.communicate(arena.remit("answer", prompt["id"], "allow", "--for", "session"))
+        assert code == 0, err
+        assert process.communicate(timeout=10)[0] == b"drawn\ndrawn\n"
+    finally:
+        listener.close()
+        os.unlink(arena.run_dir + "/wayland-7")
+    uses = [r for r in said(arena, "log") if r["op"] == "use" and r["path"] == "app:screen"]
+    assert [r["outcome"] for r in uses][-2:] == ["ok", "ok"]
+    assert uses[-1]["note"] == arena.run_dir + "/wayland-7"

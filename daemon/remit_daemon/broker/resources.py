@@ -61,7 +61,7 @@ def _domain(host: str) -> str:
 
 def resource_offers(op: str, text: str) -> tuple[Scope, ...]:
     """Return the scopes offered for ``op`` on the resource ``text``, narrow to broad; never none."""
-    found = [Scope(exact(op, text), "exactly this")]
+    found = [Scope(exact(op, text), MEANINGS.get(text, "exactly this"))]
     if op == "connect" and text[:1] != "@":
         host, port = hosts.split(text)
         if host == hosts.LOCAL:

@@ -225,7 +225,7 @@ class Network:
 
         inet = Inet(authority, targets, journal, self.gateway, self.own, self.nameservers, named, listener)
         tmpdir, agent = start.hello["tmpdir"], start.here.agent
-        unix = Unix(authority, resolver, targets, self.gateway, tmpdir, agent, sockets, listener)
+        unix = Unix(authority, resolver, targets, journal, self.gateway, tmpdir, agent, sockets, listener)
         return Sockets(inet, unix, targets, journal)
 
 

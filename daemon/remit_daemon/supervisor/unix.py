@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.act import Effect, Note
     from remit_daemon.supervisor.authority import Authority
     from remit_daemon.supervisor.gateway import Gateway
+    from remit_daemon.supervisor.record import Journal
     from remit_daemon.supervisor.resolve import Pin, Resolver
     from remit_daemon.supervisor.target import Targets
 
@@ -71,6 +72,7 @@ class Unix:
         authority: Authority,
         resolver: Resolver,
         targets: Targets,
+        journal: Journal,
         gateway: Gateway,
         tmpdir: str,
         agent_socket: str,
@@ -81,6 +83,7 @@ class Unix:
         self._authority = authority
         self._resolver = resolver
         self._targets = targets
+        self._journal = journal
         self._gateway = gateway
         self._tmpdir = tmpdir + "/"
         self._agent_socket = agent_socket
@@ -119,10 +122,12 @@ class Unix:
         def perform() -> Effect:
             return calls.call("connect", sock, there, len(there))
 
+        if (
+            op == "use"
+        ):  # what is asked for, recorded and granted is the application, not this one socket of its
+            return Act(op, ((op, resource),), perform, held, path=resource, slow=True, note=text)
         accesses = () if rule else ((op, resource),)
-        return Act(
-            "connect", accesses, perform, held, path=text, rule=rule, slow=True, note=resource if op == "use" else ""
-        )  # fmt: skip
+        return Act(op, accesses, perform, held, path=text, rule=rule, slow=True)
 
     def _pin(self, note: Note, name: bytes) -> Pin:
         pin = self._resolver.pin(note.tid, calls.AT_FDCWD, name.split(b"\0", 1)[0])
@@ -242,9 +247,11 @@ class Unix:
                     pins.append(pin)
                     rule, op, resource = self._decide_path(pin.path)
                     names.append(_to(pin))
-                verdict = rule.verdict if rule else self._authority.decide(op, resource).verdict
-                if verdict != model.ALLOW:
-                    raise OSError(errno.EACCES, resource)
+                decision = (
+                    model.Decision(rule.verdict, rule) if rule else self._authority.decide(op, resource)
+                )
+                if decision.verdict != model.ALLOW:
+                    self._deny(sending.note, op, resource, decision)
             if not pins:
                 return messages.act(sending, names, self._listener, "send")
             # What would wait is refused (EAGAIN): the pinned destination is not kept over the wait.
@@ -254,6 +261,15 @@ class Unix:
         finally:
             for pin in pins:
                 pin.close()
+
+    def _deny(self, note: Note, op: str, resource: str, decision: model.Decision) -> None:
+        """Refuse a datagram, which nobody is asked about; the ledger hears of each destination once."""
+        if self._journal.first_read("datagram " + op, resource):
+            process = self._targets.process(note.tid)
+            self._journal.act(
+                op, "deny", "refused", process, resource, rule=decision.source, note="datagram"
+            )
+        raise OSError(errno.EACCES, resource)
 
 
 def _to(pin: Pin) -> bytes:
