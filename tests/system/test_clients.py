@@ -279,3 +279,133 @@ def test_a_crowd_of_connections_leaves_the_rest_working(arena: Arena, sites: Sit
     assert (code, out) == (0, "fine"), err
     mine, errors = process.communicate(timeout=60)
     assert mine.decode().split("\n") == ["900 0", "fine"], errors.decode()
+
+
+BEHAVIOUR = r"""
+import errno, os, select, socket, struct, sys, threading
+there, closed, full = map(int, sys.argv[1:4])
+said = {}
+def name(code):
+    return errno.errorcode.get(code, code)
+def tries(what):
+    def wrap(act):
+        try:
+            said[what] = act()
+        except OSError as e:
+            said[what] = name(e.errno)
+    return wrap
+def blocking(address, family=socket.AF_INET):
+    with socket.socket(family) as s:
+        s.settimeout(None)
+        s.connect(address)
+        return s.getpeername()[:2], s.getsockname()[0]
+def eventually(address, family=socket.AF_INET):
+    with socket.socket(family) as s:
+        s.setblocking(False)
+        first = s.connect_ex(address)
+        if first not in (0, errno.EINPROGRESS):
+            return name(first)
+        ready = select.select([], [s], [], 5)[1]
+        return bool(ready), name(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)), name(s.connect_ex(address))
+for where, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6), ("::ffff:127.0.0.1", socket.AF_INET6), ("0.0.0.0", socket.AF_INET)):
+    for port in (there, closed):
+        tries(f"blocking {where} {port == there}")(lambda: blocking((where, port), family))
+        tries(f"not blocking {where} {port == there}")(lambda: eventually((where, port), family))
+@tries("IPv6 only, to a mapped address")
+def _():
+    with socket.socket(socket.AF_INET6) as s:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        s.connect(("::ffff:127.0.0.1", there))
+@tries("twice")
+def _():
+    with socket.socket() as s:
+        s.connect(("127.0.0.1", there))
+        s.connect(("127.0.0.1", there))
+@tries("a listening one")
+def _():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        s.connect(("127.0.0.1", there))
+@tries("after a bind")
+def _():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        own = s.getsockname()
+        s.connect(("127.0.0.1", there))
+        return s.getsockname() == own
+@tries("with a time limit")
+def _():
+    with socket.create_connection(("localhost", there), timeout=5) as s:
+        return s.gettimeout()
+@tries("no descriptor")
+def _():
+    with socket.socket() as s:
+        number = s.fileno()
+        s.close()
+        with socket.socket(fileno=os.dup(0)) as other:
+            other.connect(("127.0.0.1", there))
+@tries("an address cut short")
+def _():
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    with socket.socket() as s:
+        raw = struct.pack("=HH", socket.AF_INET, socket.htons(there))
+        if libc.connect(s.fileno(), raw, len(raw)):
+            raise OSError(ctypes.get_errno(), "")
+@tries("its own server")
+def _():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        with socket.socket() as s:
+            s.connect(server.getsockname())
+            peer, address = server.accept()
+            return address == s.getsockname()
+@tries("many at once")
+def _():
+    done = []
+    def one():
+        done.append(blocking(("127.0.0.1", there))[1])
+    crowd = [threading.Thread(target=one) for _ in range(40)]
+    [t.start() for t in crowd]
+    [t.join() for t in crowd]
+    return len(done)
+@tries("a queue that is full")
+def _():
+    held, slow = [], 0
+    for _ in range(3):
+        s = socket.socket()
+        s.settimeout(0.3)
+        try:
+            s.connect(("127.0.0.1", full))
+        except TimeoutError:
+            slow += 1
+        held.append(s)
+    return slow > 0
+import json
+print(json.dumps(said))
+"""
+
+
+def test_connects_behave_as_without_remit(arena: Arena, sites: Sites) -> None:
+    """Blocking or not, to either family, refused, in a queue, twice: what a program sees is what it saw."""
+    six = socket.create_server(("::1", sites.plain.port), family=socket.AF_INET6, backlog=200)
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    first = [socket.create_connection(full.getsockname()) for _ in range(1)]
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        closed = s.getsockname()[1]
+    words = [str(p) for p in (sites.plain.port, closed, full.getsockname()[1])]
+    argv = [PYTHON, "-c", BEHAVIOUR, *words]
+    policy = f"[role.probe.net]\nconnect = {{ allow = {json.dumps([f'localhost:{w}' for w in words])} }}\n"
+    arena.write_policy(more=policy)
+    try:
+        code, native, err = arena.communicate(argv)
+        assert code == 0, err
+        code, mediated, err = run(arena, sites, *argv)
+        assert code == 0, err
+        assert json.loads(mediated) == json.loads(native)
+    finally:
+        arena.write_policy(more=sites.rules)
+        for s in (six, full, *first):
+            s.close()

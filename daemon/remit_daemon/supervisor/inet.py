@@ -147,7 +147,7 @@ class Inet:
             self._deny(note, hosts.join(hosts.LOCAL, port), _PORTS)
         resource = hosts.join(hosts.LOCAL, port)
         there = listening(port)
-        if not there:
+        if not there and self._authority.engine.decide("connect", resource).verdict != model.ALLOW:
             raise OSError(errno.ECONNREFUSED, "nobody listens")  # nobody is asked about nothing
         if self._own.all_made(there):
             return self._direct(note, sock, raw, resource, _OWN)
