@@ -20,6 +20,7 @@ import json
 import os
 import socket
 import ssl
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.gateway.authority import Refused
@@ -295,11 +296,17 @@ class _Connection:
         ).serve()
 
 
-async def secured(sock: socket.socket, host: str) -> Tls:
-    """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
+@cache
+def _trusting() -> ssl.SSLContext:
+    """Return the context of connections to servers; reading the machine's certificates takes longer than a handshake."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
-    upstream = Tls(Plain(sock), context, server_side=False, name=host)
+    return context
+
+
+async def secured(sock: socket.socket, host: str) -> Tls:
+    """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
+    upstream = Tls(Plain(sock), _trusting(), server_side=False, name=host)
     try:
         await asyncio.wait_for(upstream.handshake(), HANDSHAKE_WITHIN)
     except ssl.SSLCertVerificationError as e:
