@@ -409,3 +409,48 @@ def test_connects_behave_as_without_remit(arena: Arena, sites: Sites) -> None:
         arena.write_policy(more=sites.rules)
         for s in (six, full, *first):
             s.close()
+
+
+SERVER = """
+import socket
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+while True:
+    with s.accept()[0] as peer:
+        peer.recv(4096)
+        peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nworked")
+"""
+
+
+@pytest.mark.parametrize(
+    ("switch", "what"),
+    [("--remote-debugging-port=0", "app:browser"), ("--inspect=127.0.0.1:0", "built-in: debuggers")],
+)
+def test_what_is_worked_by_its_port_is_no_service(
+    arena: Arena, sites: Sites, switch: str, what: str
+) -> None:
+    """A rule for all of this machine does not open a browser that is debugged, nor a debugger; one for the port does."""
+    person = arena.popen([PYTHON, "-c", SERVER, switch, "--flag"], stdout=subprocess.PIPE)
+    other = arena.popen([PYTHON, "-c", SERVER, "--flag", "more"], stdout=subprocess.PIPE)
+    assert person.stdout
+    assert other.stdout
+    port, plain = int(person.stdout.readline()), int(other.stdout.readline())
+    curl = ["curl", "-sS", "--max-time", "10", f"http://localhost:{port}/"]
+    try:
+        arena.write_policy(more='[role.probe.net]\nconnect = { allow = ["localhost"] }\n')
+        assert run(arena, sites, *curl[:-1], f"http://localhost:{plain}/")[1] == "worked"
+        for proxy in (True, False):
+            _, out, _ = run(arena, sites, *curl, proxy=proxy)
+            assert "worked" not in out
+        code, log, _ = arena.communicate(arena.remit("denials", "--json"))
+        assert code == 0
+        last = json.loads(log)[-2:]
+        assert [d["note"] if d["op"] == "use" else d["path"] for d in last] == [f"localhost:{port}"] * 2
+        assert {d["path"] for d in last} == {what} if what.startswith("app") else {f"localhost:{port}"}
+        arena.write_policy(more=f'[role.probe.net]\nconnect = {{ allow = ["localhost:{port}"] }}\n')
+        for proxy in (True, False):
+            assert run(arena, sites, *curl, proxy=proxy)[1] == "worked"
+    finally:
+        arena.write_policy(more=sites.rules)
+        for process in (person, other):
+            process.kill()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from remit_daemon.gateway.authority import Origin, Permit, Refused
 from remit_daemon.gateway.dns.resolver import literal
+from remit_daemon.peers import ports
 from remit_policy import hosts as spelling
 from remit_policy.model import ALLOW, ASK, DENY
 
@@ -139,7 +140,7 @@ class Dialer:
         return Opened(ip, port, (chosen, *[n for n in names if n != chosen]), upstream, permit)
 
     async def _literal(self, ip: str, port: int, origin: Origin) -> socket.socket:
-        self._not_ourselves(ip, port, origin)
+        await self._fit_application(ip, port, origin, None)
         return await first_of([ip], port)
 
     @staticmethod
@@ -170,12 +171,32 @@ class Dialer:
                 "connect", literal(address, port), origin, "the gateway does not connect to itself"
             )
 
+    async def _fit_application(
+        self, address: str, port: int, origin: Origin, gone: asyncio.Event | None
+    ) -> None:
+        """Return when what serves at a port of this machine may be reached, should it be an application. Raises Refused."""
+        self._not_ourselves(address, port, origin)
+        if not spelling.is_local(spelling.packed(address)):
+            return
+        resource = literal(address, port)
+        rule = self._authority.decide("connect", resource).rule
+        if rule is not None and rule.pattern == resource:
+            return  # a policy means this very port
+        app = ports.application(port, ports.listening(port))
+        if app == ports.DEBUGGER:
+            raise self._authority.refuse(
+                "connect", resource, origin, "a program that is debugged there would act for you", "built-in: debuggers",
+                f"a rule that allows connect to {resource} would let it",
+            )  # fmt: skip
+        if app:
+            (await self._authority.permit("use", app, origin, note=resource, gone=gone)).done()
+
     async def _fit(
         self, address: str, port: int, name: str, origin: Origin, gone: asyncio.Event | None
     ) -> None:
         """Return when ``address`` may be dialled for the permitted ``name``. Raises Refused."""
         authority = self._authority
-        self._not_ourselves(address, port, origin)
+        await self._fit_application(address, port, origin, gone)
         resource = literal(address, port)
         decision = authority.decide("connect", resource)
         why = "a stand-in" if self._resolver.names.is_stand_in(address) else spelling.is_special(address)

@@ -24,9 +24,9 @@ import os
 import struct
 
 from remit_daemon.kernel import calls
+from remit_daemon.peers import ports
 from remit_daemon.supervisor import messages, target
 from remit_daemon.supervisor.act import Act
-from remit_daemon.supervisor.listeners import listening
 from remit_daemon.wire.gateway import NAMESERVER
 from remit_policy import hosts, model
 
@@ -58,6 +58,13 @@ _UDP = model.Rule(
 _PORTS = model.Rule(model.PACK, model.DENY, "connect", "/**", source="built-in: the gateway's own ports")
 _KEPT = model.Rule(
     model.PACK, model.DENY, "listen", "/**", source="built-in: a secret is bound to this port"
+)
+_WORKED = model.Rule(
+    model.PACK,
+    model.DENY,
+    "connect",
+    "/**",
+    source="built-in: a program that is debugged there would act for you",
 )
 _UNMEDIATED = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="net.all: unmediated")
 
@@ -146,7 +153,7 @@ class Inet:
         if name:
             self._deny(note, hosts.join(hosts.LOCAL, port), _PORTS)
         resource = hosts.join(hosts.LOCAL, port)
-        there = listening(port)
+        there = ports.listening(port)
         if not there and self._authority.engine.decide("connect", resource).verdict != model.ALLOW:
             raise OSError(errno.ECONNREFUSED, "nobody listens")  # nobody is asked about nothing
         if self._own.all_made(there):
@@ -154,21 +161,35 @@ class Inet:
         if self._authority.is_read(port):
             return self._through(note, sock, domain, where, port)
         decision = self._authority.decide("connect", resource)
+        named = decision.rule is not None and decision.rule.pattern == resource
+        if not named and (app := ports.application(port, there)):
+            if app == ports.DEBUGGER:
+                self._deny(note, resource, _WORKED)
+            return self._direct(note, sock, raw, app, None, op="use", text=resource)
         if decision.verdict != model.ALLOW:
             for other in self._named(where):
                 if self._authority.decide("connect", hosts.join(other, port)).verdict == model.ALLOW:
                     return self._through(note, sock, domain, where, port)
         return self._direct(note, sock, raw, resource, None)
 
-    def _direct(self, note: Note, sock: int, raw: bytes, resource: str, rule: model.Rule | None) -> Act:
-        """Connect to the address itself, by ``rule``, or by the policy's word on ``resource``."""
-        accesses = () if rule else (("connect", resource),)
+    def _direct(
+        self,
+        note: Note,
+        sock: int,
+        raw: bytes,
+        resource: str,
+        rule: model.Rule | None,
+        op: str = "connect",
+        text: str = "",
+    ) -> Act:
+        """Connect to the address itself, by ``rule``, or by the policy's word on ``op`` and ``resource``."""
+        accesses = () if rule else ((op, resource),)
 
         def perform() -> Effect:
             return calls.call("connect", sock, raw, len(raw))
 
         return Act(
-            "connect", accesses, perform, (Fd(sock),), path=resource, rule=rule, slow=_blocking(sock)
+            op, accesses, perform, (Fd(sock),), path=resource, rule=rule, slow=_blocking(sock), note=text
         )
 
     def _through(self, note: Note, sock: int, domain: int, where: bytes, port: int) -> Act:

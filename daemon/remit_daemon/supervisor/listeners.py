@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import _socket
 import os
-import struct
 
 from remit_daemon.wire.gateway import NAMESERVER
 
 _BACKLOG = 1024  # connections that wait while the gateway starts
-_LISTEN = 10  # TCP_LISTEN, <net/tcp_states.h>
-_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NLM_F_DUMP = 20, 1, 0x300  # <linux/sock_diag.h>, <linux/netlink.h>
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NETLINK_SOCK_DIAG = 4
-_REQUEST = struct.Struct("=IHHIIBBBBI48s")  # nlmsghdr; inet_diag_req_v2 of <linux/inet_diag.h>
-_HEAD = struct.Struct("=IHHII")
 
 
 class Listeners:
@@ -74,40 +67,3 @@ class OwnPorts:
 
 
 _MAX_OWN = 4096  # beyond, the session's own ports are asked for like others'
-
-
-def listening(port: int) -> set[int]:
-    """Return the inodes of the TCP sockets that listen at ``port`` (sock_diag(7)). Raises OSError."""
-    found: set[int] = set()
-    netlink = _socket.socket(
-        _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    )
-    try:
-        for family in (_socket.AF_INET, _socket.AF_INET6):
-            identity = struct.pack(">HH44x", 0, 0)
-            netlink.send(
-                _REQUEST.pack(
-                    _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0,
-                    family, _socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN, identity,
-                )
-            )  # fmt: skip
-            while _messages(netlink.recv(1 << 17), port, found):
-                pass
-    finally:
-        netlink.close()
-    return found
-
-
-def _messages(raw: bytes, port: int, found: set[int]) -> bool:
-    """Take the inodes from one datagram of the answer; False after its last."""
-    at = 0
-    while at + _HEAD.size <= len(raw):
-        size, kind, *_ = _HEAD.unpack_from(raw, at)
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or size < _HEAD.size:
-            return False
-        body = at + _HEAD.size
-        # struct inet_diag_msg: 4 bytes, then the source port in network order; the inode is its last word.
-        if struct.unpack_from(">H", raw, body + 4)[0] == port:
-            found.add(struct.unpack_from("=I", raw, body + 68)[0])
-        at += (size + 3) & ~3
-    return True

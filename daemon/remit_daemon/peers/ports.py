@@ -1,0 +1,117 @@
+"""Who listens at a port of this machine, and whether reaching it means more than a connection.
+
+A browser that is debugged does what it is told wherever its person is logged in, a debugged program runs what it is sent, and
+an X server shows and types everything. Such a port is the application, not one service among others. Standard library
+only: the supervisor uses this module as well.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+_LISTEN = 10  # TCP_LISTEN, <net/tcp_states.h>
+_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NLM_F_DUMP = 20, 1, 0x300  # <linux/sock_diag.h>, <linux/netlink.h>
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NETLINK_SOCK_DIAG = 4
+_REQUEST = struct.Struct("=IHHIIBBBBI48s")  # nlmsghdr; inet_diag_req_v2 of <linux/inet_diag.h>
+_HEAD = struct.Struct("=IHHII")
+
+DEBUGGER = "debugger"
+_X11 = range(6000, 6064)  # X(7): 6000 and the display's number
+_SOUND = 4713  # PulseAudio's module-native-protocol-tcp
+# What in a program's arguments has it listen for whoever would work it: (argument's beginning, what that is).
+# Chromium and Firefox; Node and Deno; debugpy; the JVM.
+_SWITCHES = (
+    (b"--remote-debugging-port", "app:browser"), (b"--marionette", "app:browser"), (b"-marionette", "app:browser"),
+    (b"--remote-allow-hosts", "app:browser"), (b"--start-debugger-server", "app:browser"),
+    (b"-start-debugger-server", "app:browser"), (b"--inspect", DEBUGGER), (b"debugpy", DEBUGGER),
+    (b"-agentlib:jdwp", DEBUGGER), (b"-Xrunjdwp", DEBUGGER),
+)  # fmt: skip
+_MAX_CMDLINE = 1 << 16
+_MAX_KNOWN = 1024
+_known: dict[tuple[int, frozenset[int]], str] = {}
+
+
+def application(port: int, inodes: set[int]) -> str:
+    """Return what listens at ``port`` with the sockets ``inodes``: `app:NAME`, DEBUGGER, or "" for a service like any other."""
+    if port in _X11:
+        return "app:screen"
+    if port == _SOUND:
+        return "app:audio"
+    key = port, frozenset(inodes)
+    found = _known.get(key)
+    if found is None:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        found = _known[key] = _worked(inodes)
+    return found
+
+
+def _worked(inodes: set[int]) -> str:
+    """Return what a program of one of the sockets was told to be worked by."""
+    wanted = {f"socket:[{i}]" for i in inodes}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        what = _switch(pid)
+        if what and _holds(pid, wanted):
+            return what
+    return ""
+
+
+def _switch(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            words = f.read(_MAX_CMDLINE).split(b"\0")
+    except OSError:
+        return ""
+    if len(words) < 3:  # a program that writes its title joins its arguments (Chromium's helpers)
+        words = [w for word in words for w in word.split(b" ")]
+    return next((what for w in words[1:] for start, what in _SWITCHES if w.startswith(start)), "")
+
+
+def _holds(pid: str, wanted: set[str]) -> bool:
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{number}") in wanted:
+                return True
+    except OSError:
+        pass  # it ended, or is no program of ours
+    return False
+
+
+def listening(port: int) -> set[int]:
+    """Return the inodes of the TCP sockets that listen at ``port`` (sock_diag(7)). Raises OSError."""
+    found: set[int] = set()
+    netlink = _socket.socket(
+        _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+    )
+    try:
+        for family in (_socket.AF_INET, _socket.AF_INET6):
+            identity = struct.pack(">HH44x", 0, 0)
+            netlink.send(
+                _REQUEST.pack(
+                    _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0,
+                    family, _socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN, identity,
+                )
+            )  # fmt: skip
+            while _messages(netlink.recv(1 << 17), port, found):
+                pass
+    finally:
+        netlink.close()
+    return found
+
+
+def _messages(raw: bytes, port: int, found: set[int]) -> bool:
+    """Take the inodes from one datagram of the answer; False after its last."""
+    at = 0
+    while at + _HEAD.size <= len(raw):
+        size, kind, *_ = _HEAD.unpack_from(raw, at)
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or size < _HEAD.size:
+            return False
+        body = at + _HEAD.size
+        # struct inet_diag_msg: 4 bytes, then the source port in network order; the inode is its last word.
+        if struct.unpack_from(">H", raw, body + 4)[0] == port:
+            found.add(struct.unpack_from("=I", raw, body + 68)[0])
+        at += (size + 3) & ~3
+    return True
