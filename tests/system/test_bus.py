@@ -291,6 +291,37 @@ def test_names_that_may_not_be_seen_are_not_there(world, service) -> None:
     assert not hidden.calls
 
 
+def test_hidden_and_absent_are_told_apart_by_nothing(world, service, bus) -> None:
+    hidden = service(SECRET)
+
+    def words(client: Client, name: str) -> list[str]:
+        out = []
+        start = wire.pack_strings(name)
+        start += bytes(-len(start) % 4) + bytes(4)
+        for call in (
+            *(lambda m=m: client.bus(m, name) for m in ABOUT),
+            lambda: client.call(BUS, BUS_PATH, BUS, "StartServiceByName", signature="su", body=start),
+            lambda: client.call(name, "/x", "a.b", "C"),
+            lambda: client.call(name, "/x", "a.b", "C", flags=wire.NO_AUTO_START),
+            lambda: client.call(name, "/x", "org.freedesktop.DBus.Peer", "Ping"),
+        ):
+            try:
+                out.append(bytes(call().body).hex())
+            except Refusal as e:
+                out.append(str(e).replace(name, "NAME"))
+        return out
+
+    with Client(world().address) as agent, Client(bus.address) as direct:
+        assert words(agent, SECRET) == words(direct, "org.absent.Name")
+        assert words(agent, hidden.me) == words(direct, ":1.9999")
+
+
+ABOUT = (
+    "NameHasOwner", "GetNameOwner", "ListQueuedOwners", "GetConnectionUnixUser", "GetConnectionUnixProcessID",
+    "GetConnectionCredentials", "ReleaseName",
+)  # fmt: skip
+
+
 def test_a_name_that_is_asked_about(world, service) -> None:
     rival, proxy = service(RIVAL), world()
     with Client(proxy.address) as agent:
