@@ -344,7 +344,7 @@ def test_floods(proxy: Proxy, bus: RealBus) -> None:
         last = 0
         for i in range(MAX_RULES + 1):
             last = agent.start(BUS, BUS_PATH, BUS, "AddMatch", f"arg0='{i}'", serial=100_000 + i)
-        with pytest.raises(Refusal, match="too many match rules|Limits"):
+        with pytest.raises(Refusal, match="too many match rules"):
             agent.reply(last, 20)
     silent.sock.close()
     drain.join()
@@ -432,7 +432,8 @@ def test_a_bus_that_lies(tmp_path: Path, name: str) -> None:
     liar = FalseBus(tmp_path, lambda me: LIES[name])
     proxy = Proxy(liar.address, policy(RULES))
     try:
-        with Client(proxy.address) as agent:
+        with Client(proxy.address, hello=False) as agent:
+            agent.start(BUS, BUS_PATH, BUS, "Hello")
             assert agent.ended()
         assert any("malformed, from the bus" in a[4] for a in proxy.acts())
     finally:
@@ -455,7 +456,8 @@ def test_no_descriptor_is_left(proxy: Proxy, service: Service) -> None:
     for _ in range(30):
         with Client(proxy.address) as agent:
             agent.start(OPEN, "/x", "a.b", "C", "x", files=(0, 1), flags=wire.NO_REPLY)
-            agent.start("org.freedesktop.systemd1", "/x", "a.b", "C", "x", files=(0, 1))
+            with pytest.raises(Refusal):
+                agent.call("org.freedesktop.systemd1", "/x", "a.b", "C", "x", files=(0, 1))
             socket.send_fds(agent.sock, [_call(9, fds=3)[:30]], [0, 1, 2])
     until(lambda: len(service.calls) >= 30)
     for message in service.calls:

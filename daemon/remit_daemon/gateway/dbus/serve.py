@@ -176,6 +176,11 @@ class Connection:
     async def _drain(self) -> None:
         """Let out what was taken from the side that left."""
         self._stop_reading()
+        try:
+            self._to_bus.flush()
+            self._to_client.flush()
+        except OSError:
+            return
         until = self._loop.time() + LINGER
         while (self._to_bus.size or self._to_client.size) and self._loop.time() < until:
             await asyncio.sleep(0.01)
