@@ -222,7 +222,7 @@ class Authority:
     def _counted(self, decision: Decision, op: str) -> Decision:
         """Apply the deciding rule's rate and window. A use counts when it is decided: one that then fails was tried."""
         rule = decision.rule
-        if rule is None or rule.op != op or decision.verdict != ALLOW:
+        if rule is None or rule.op != op or decision.verdict != ALLOW or not _metered(rule):
             return decision
         now = self._clock()
         decision, spend = conditions(decision, self._counters, now, self._minute())

@@ -58,6 +58,7 @@ MAX_BUFFERED = 1 << 28  # bytes of messages that are not whole, of all connectio
 MAX_RULES = 4096  # match rules of one connection
 MAX_CLASSIFIED = 2048  # kinds of messages whose treatment is remembered
 MAX_TEXT = 4000  # characters of an error's text
+COMPLETE_AFTER = 0.01  # seconds: who calls in a row is not kept waiting by the rows' completion
 LINGER = 2.0  # seconds in which what was taken from a side that left still goes out
 OURS = 0xF000_0000
 _NAMES = (
@@ -66,7 +67,10 @@ _NAMES = (
 _RULE = "built-in: the bus"
 _REPLIES = (RETURN, ERROR)
 _FDS = socket.CMSG_SPACE(4 * wire.MAX_FDS)
-_CLOEXEC = socket.MSG_CMSG_CLOEXEC
+_CLOEXEC, _CUT = (
+    int(socket.MSG_CMSG_CLOEXEC),
+    int(socket.MSG_CTRUNC),
+)  # as flags' objects they cost a microsecond
 _PATH = "/org/freedesktop/DBus"
 
 
@@ -155,7 +159,8 @@ class Connection:
         self._answers = 0
         self._held: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
-        self._answered: list[tuple[Permit, str]] = []  # completed once the answers are on their way
+        self._answered: list[tuple[Permit, str]] = []  # their rows are completed together, a little later
+        self._completing = False
         self._gone = asyncio.Event()
 
     async def run(self, shaken: sasl.Shaken) -> None:
@@ -188,8 +193,7 @@ class Connection:
     async def _close(self) -> None:
         self._stop_reading()
         self._gone.set()
-        for permit, error in self._answered:
-            permit.done(note=error)
+        self._complete()
         for call in self._calls.values():
             if call.permit is not None:
                 call.permit.done("unanswered")
@@ -243,7 +247,7 @@ class Connection:
             else:
                 data, extra, flags, _ = sock.recvmsg(CHUNK, _FDS, _CLOEXEC)
                 files = _descriptors(extra) if extra else []
-                if flags & socket.MSG_CTRUNC:
+                if flags & _CUT:
                     close_all(tuple(files))
                     data = b""
         except (BlockingIOError, InterruptedError):
@@ -267,7 +271,11 @@ class Connection:
 
     def _take_client(self, data: bytes, files: list[int]) -> None:
         try:
-            _each(self._from_client.feed(data, files), self._sent)
+            messages = self._from_client.feed(data, files)
+            if len(messages) == 1:
+                self._sent(messages[0])
+            else:
+                _each(messages, self._sent)
             self._flush()
         except Malformed as e:
             self._malformed(f"malformed: {e}")
@@ -278,7 +286,11 @@ class Connection:
 
     def _take_bus(self, data: bytes, files: list[int]) -> None:
         try:
-            _each(self._from_bus.feed(data, files), self._got)
+            messages = self._from_bus.feed(data, files)
+            if len(messages) == 1:
+                self._got(messages[0])
+            else:
+                _each(messages, self._got)
             self._flush()
         except (Malformed, OverflowError) as e:
             self._authority.fault("call", f"malformed, from the bus: {e}")
@@ -298,12 +310,13 @@ class Connection:
         self._end()
 
     def _flush(self) -> None:
-        self._to_bus.flush()
-        self._to_client.flush()
-        if self._answered:
-            for permit, error in self._answered:
-                permit.done(note=error)
-            self._answered.clear()
+        if self._to_bus.size:
+            self._to_bus.flush()
+        if self._to_client.size:
+            self._to_client.flush()
+        if self._answered and not self._completing:
+            self._completing = True
+            self._loop.call_later(COMPLETE_AFTER, self._complete)
         buffered = self._from_client.buffered + self._from_bus.buffered
         if buffered != self._buffered:  # nearly always 0
             self._shared.buffered += buffered - self._buffered
@@ -312,6 +325,13 @@ class Connection:
                 self._malformed("more of unfinished messages than the session may have")
         if self._to_bus.size or self._to_client.size or not self._reading_client:
             self._regulate()
+
+    def _complete(self) -> None:
+        """Complete the rows of the calls that were answered."""
+        self._completing = False
+        answered, self._answered = self._answered, []
+        for permit, error in answered:
+            permit.done(note=error)
 
     # -- from the agent ----------------------------------------------------------------------------
 
