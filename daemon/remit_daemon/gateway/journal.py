@@ -86,8 +86,22 @@ class Journal:
         except JournalFailed:
             pass
 
+    def done_all(self, rows: list[tuple[int, str]]) -> None:
+        """Complete several acts, each with its outcome."""
+        now = self._clock()
+        sealed = [
+            journal.seal(b"done\0%d\0%d\0%b" % (seq, now, _plain(said).encode("utf-8", "surrogateescape")))
+            for seq, said in rows
+        ]
+        try:
+            self._put(b"".join(sealed))
+        except JournalFailed:
+            pass
+
     def _write(self, payload: bytes) -> None:
-        raw = journal.seal(payload)
+        self._put(journal.seal(payload))
+
+    def _put(self, raw: bytes) -> None:
         try:
             if os.write(self._fd, raw) != len(raw):
                 raise OSError(5, "short write")

@@ -392,8 +392,7 @@ class Connection:
         """Complete the rows of the calls that were answered."""
         self._completing = False
         answered, self._answered = self._answered, []
-        for permit, error in answered:
-            permit.done(note=error)
+        self._authority.complete(answered)
 
     # -- from the agent ----------------------------------------------------------------------------
 
