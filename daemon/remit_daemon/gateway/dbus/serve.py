@@ -134,7 +134,7 @@ class Connection:
         self._origin = origin
         self._system = system
         self._client, self._bus = client, bus
-        self._files = files
+        self._room = _FDS if files else 0  # for descriptors with one read
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._to_client = Outlet(client, self._regulate, self._end)
@@ -241,35 +241,42 @@ class Connection:
                 self._loop.remove_reader(sock.fileno())
         self._reading_client = self._reading_bus = False
 
-    def _read(self, sock: socket.socket) -> tuple[bytes, list[int]] | None:
-        """Return bytes and descriptors; None when there are none now. Ends the connection at its end."""
-        try:
-            if not self._files:
-                data, files = sock.recv(CHUNK), []
-            else:
-                data, extra, flags, _ = sock.recvmsg(CHUNK, _FDS, _CLOEXEC)
-                files = _descriptors(extra) if extra else []
-                if flags & _CUT:
-                    close_all(tuple(files))
-                    data = b""
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            data, files = b"", []
-        if not data:
-            self._end()
-            return None
-        return data, files
-
     def _read_client(self) -> None:
-        got = self._read(self._client)
-        if got is not None and (got[1] or not self._repeat(got[0])):
-            self._take_client(*got)
+        try:
+            data, extra, flags, _ = self._client.recvmsg(CHUNK, self._room, _CLOEXEC)
+        except OSError as e:
+            self._unread(e)
+            return
+        if extra or flags & _CUT or not data:
+            self._take_client(*self._taken(data, extra, flags))
+        elif not self._repeat(data):
+            self._take_client(data, [])
 
     def _read_bus(self) -> None:
-        got = self._read(self._bus)
-        if got is not None and (got[1] or not self._return(got[0])):
-            self._take_bus(*got)
+        try:
+            data, extra, flags, _ = self._bus.recvmsg(CHUNK, self._room, _CLOEXEC)
+        except OSError as e:
+            self._unread(e)
+            return
+        if extra or flags & _CUT or not data:
+            self._take_bus(*self._taken(data, extra, flags))
+        elif not self._return(data):
+            self._take_bus(data, [])
+
+    def _unread(self, e: OSError) -> None:
+        if not isinstance(e, BlockingIOError | InterruptedError):
+            self._end()
+
+    def _taken(
+        self, data: bytes, extra: list[tuple[int, int, bytes]], flags: int
+    ) -> tuple[bytes, list[int]]:
+        """Return bytes and descriptors. At the connection's end, or when descriptors were lost, there are none of either."""
+        files = _descriptors(extra)
+        if data and not flags & _CUT:
+            return data, files
+        close_all(tuple(files))
+        self._end()
+        return b"", []
 
     # What comes most often, in short: the same as the long way, which does all that this does not.
 
@@ -332,6 +339,8 @@ class Connection:
             self._flush()
 
     def _take_client(self, data: bytes, files: list[int]) -> None:
+        if not data:
+            return
         try:
             messages = self._from_client.feed(data, files)
             if len(messages) == 1:
@@ -347,6 +356,8 @@ class Connection:
             self._fault(e)
 
     def _take_bus(self, data: bytes, files: list[int]) -> None:
+        if not data:
+            return
         try:
             messages = self._from_bus.feed(data, files)
             if len(messages) == 1:
@@ -435,16 +446,23 @@ class Connection:
             close_all(message.files)
 
     def _permit(self, message: Message, act: Act) -> None:
+        standing = self._standing.get(message.head)
         try:
-            permit = self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+            permit = standing.take() if standing is not None else None
+            permit = permit or self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+        except JournalFailed as e:
+            self._refused(
+                message, act, Refused(str(e), rule="built-in: the ledger", op=act.op, resource=act.resource)
+            )
+            return
         except Refused as e:
             self._refused(message, act, e)
             return
         if permit is not None:
             if act.plain and act.op == "call" and message.head not in self._standing:
-                standing = self._authority.standing(act.op, act.resource, self._origin, act.note)
-                if standing is not None:
-                    self._standing[message.head] = standing
+                found = self._authority.standing(act.op, act.resource, self._origin, act.note)
+                if found is not None:
+                    self._standing[message.head] = found
             self._pass(message, permit, _THEN.get(message.head.member, "") if act.op == "see" else "")
             return
         if len(self._held) >= MAX_HELD or self._held_bytes + len(message.data) > MAX_HELD_BYTES:
