@@ -195,6 +195,29 @@ def test_a_question_holds_only_that_call(world, service) -> None:
     until(lambda: proxy.acts()[-1][:3] == ("call", "allow", "ok"))
 
 
+def test_an_answer_that_becomes_a_rule(world, service) -> None:
+    """What was asked with its arguments is allowed whatever they are: the same call, by another resource."""
+    rival, proxy = service(RIVAL), world()
+    with Client(proxy.address) as agent:
+        held = agent.start(RIVAL, "/x", "org.x.I", "Ask", "first")
+        proxy.asked()
+        proxy.adopt(policy(RULES + f"allow call {RIVAL} org.x.I.Ask\n"))
+        assert said(agent.reply(held)) == ("org.x.I.Ask",)
+    assert len(rival.calls) == 1
+
+
+def test_a_refusal_tells_no_name_that_may_not_be_seen(world, service) -> None:
+    rules = RULES + f"deny see {RIVAL}\ndeny call {RIVAL} *\nallow call {PLAYER} *\n"
+    player = service(PLAYER, RIVAL)
+    with Client(world(rules).address) as agent:
+        for dest in (PLAYER, player.me):
+            with pytest.raises(Refusal) as refused:
+                agent.call(dest, "/x", RIVAL, "M")
+            assert refused.value.text.startswith(
+                f"refused by remit: call {dest} {RIVAL}.M /x: the policy denies it"
+            )
+
+
 def test_a_no_of_the_person(world, service) -> None:
     rival, proxy = service(RIVAL), world()
     with Client(proxy.address) as agent:

@@ -32,7 +32,7 @@ from remit_daemon.gateway.dbus import matches
 from remit_daemon.gateway.dbus.rights import HIDDEN, SHOWN
 from remit_daemon.gateway.dbus.wire import CALL, NO_AUTO_START, SIGNAL, is_bus_name, is_well_known, leading
 from remit_policy.model import ALLOW, ASK, DENY
-from remit_policy.resources import bus_resource
+from remit_policy.resources import SYSTEM, bus_resource
 
 if TYPE_CHECKING:
     from remit_daemon.gateway.dbus.names import Names
@@ -66,23 +66,14 @@ class Act:
     """A classified message.
 
     ``op`` and ``resource`` are what is decided or refused. ``hidden`` is the error (or body) with which a refusal is to
-    look as if there were no such name. ``plain`` says that every message with this header is classified alike, until
+    look as if there were no such name, ``said`` what is said of the resource to an agent that may not know its name.
+    ``plain`` says that every message with this header is classified alike, until
     names or policy change.
     """
 
     __slots__ = (
-        "body",
-        "do",
-        "error",
-        "hidden",
-        "note",
-        "op",
-        "plain",
-        "resource",
-        "rule",
-        "signature",
-        "text",
-    )
+        "body", "do", "error", "hidden", "note", "op", "plain", "resource", "rule", "said", "signature", "text",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -97,6 +88,7 @@ class Act:
         signature: str = "",
         body: int = 0,
         hidden: Act | None = None,
+        said: str = "",
         rule: matches.Rule | None = None,
     ) -> None:
         self.do = do
@@ -109,6 +101,7 @@ class Act:
         self.signature = signature
         self.body = body
         self.hidden = hidden
+        self.said = said
         self.rule = rule
 
 
@@ -194,6 +187,8 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
     decision, resource, note = found
     if unique and bases != [dest]:
         note = f"{note}; by {dest}" if note else f"by {dest}"
+    name = resource.partition(" ")[0].removeprefix(SYSTEM)
+    said = _resource(rights, message) if name != dest and rights.shown(name) != SHOWN else ""
     if len(resource) > MAX_SHOWN:
         return Act(
             Do.REFUSE, "call", resource[:MAX_SHOWN] + "…", text="its arguments are too long to be shown", hidden=hidden
@@ -208,7 +203,9 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
         return _PASS
     if hidden is not None and decision.verdict == ASK:
         return Act(Do.REFUSE, "call", resource, text="a name that may not be seen", hidden=hidden)
-    return Act(Do.PERMIT, "call", resource, plain=judge.plain and hidden is None, note=note, hidden=hidden)
+    # Not all that this depends on makes the classifier forget: whom the agent met does not.
+    plain = judge.plain and hidden is None and (head.interface, head.member) not in LOOKING
+    return Act(Do.PERMIT, "call", resource, plain=plain, note=note, hidden=hidden, said=said)
 
 
 class _Judge:
@@ -312,9 +309,9 @@ def _emission(message: Message, names: Names, rights: Rights, me: str) -> Act:
     if head.interface == BUS:
         return Act(Do.REFUSE, "emit", resource, text="a signal that only the bus itself sends")
     if head.dest and not may_know(head.dest, names, rights, me):
-        return _DROP
+        return Act(Do.DROP)
     note = f"to {head.dest}" if head.dest else ""
-    return Act(Do.PERMIT, "emit", resource, plain=True, note=note)
+    return Act(Do.PERMIT, "emit", resource, plain=not head.dest, note=note)
 
 
 # -- the bus itself --------------------------------------------------------------------------------
@@ -425,11 +422,11 @@ def hears(message: Message, names: Names, rights: Rights, me: str) -> tuple[bool
     sender = head.sender
     if sender == me:
         return True, True
-    plain = head.interface != PROPERTIES
+    plain = head.interface != PROPERTIES and not head.dest
     if head.dest and names.met(sender):
         return True, False
     about = [head.interface]
-    if not plain:
+    if head.interface == PROPERTIES:
         about += leading(message, 1)
     for name in names.owned(sender) or (sender,):
         if rights.name("see", name).verdict == ALLOW:

@@ -68,7 +68,7 @@ class Frames:
             if not size or at + size > end:
                 self._wanted = size
                 break
-            whole = data if source is data and size == end else bytes(source[at : at + size])
+            whole = data if source is data and size == end else bytes(memoryview(source)[at : at + size])
             message = self._parser.parse(whole)
             wanted = message.head.fds
             if wanted:

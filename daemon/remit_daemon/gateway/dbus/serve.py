@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import Counter
@@ -56,6 +57,7 @@ MAX_PENDING = 4096  # calls without reply, in each direction
 MAX_HELD = 256  # calls of one connection that wait for a person
 MAX_HELD_BYTES = 1 << 24  # of these calls, together
 MAX_BUFFERED = 1 << 28  # bytes of messages that are not whole, of all connections of the session
+MAX_CONNECTIONS = 512  # of one session at once
 MAX_RULES = 4096  # match rules of one connection
 MAX_CLASSIFIED = 2048  # kinds of messages whose treatment is remembered
 MAX_TEXT = 4000  # characters of an error's text
@@ -82,8 +84,26 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
     """
     resource = bus_resource(which == "system", BUS)
     client.setblocking(False)
+    shared = ctx.parts.setdefault("dbus", _Shared())
+    assert isinstance(shared, _Shared)
+    if shared.connections >= MAX_CONNECTIONS:
+        ctx.authority.refuse(
+            "call", resource, origin, "too many connections to the bus", "built-in: limits"
+        )
+        return
+    shared.connections += 1
     try:
-        bus = await addresses.connect(address, ctx.env.get("XDG_RUNTIME_DIR", ""))
+        await _serve(ctx, client, origin, which, address, shared)
+    finally:
+        shared.connections -= 1
+
+
+async def _serve(
+    ctx: Context, client: socket.socket, origin: Origin, which: str, address: str, shared: _Shared
+) -> None:
+    resource = bus_resource(which == "system", BUS)
+    try:
+        bus = await addresses.connect(address, os.environ.get("XDG_RUNTIME_DIR", ""))
     except OSError as e:
         ctx.authority.fault("call", f"the {which} bus cannot be reached: {e}")
         return
@@ -95,7 +115,8 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
             return
         except (EOFError, OSError, TimeoutError):
             return
-        await Connection(ctx, client, bus, origin, which == "system", shaken.files).run(shaken)
+        connection = Connection(ctx, client, bus, origin, which == "system", shaken.files, shared)
+        await connection.run(shaken)
 
 
 class _Call:
@@ -115,6 +136,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.buffered = 0
+        self.connections = 0
 
 
 class Connection:
@@ -128,6 +150,7 @@ class Connection:
         origin: Origin,
         system: bool,
         files: bool,
+        shared: _Shared,
     ) -> None:
         self._ctx = ctx
         self._authority = ctx.authority
@@ -142,8 +165,6 @@ class Connection:
         self._from_client, self._from_bus = Frames(files=files), Frames(files=files)
         self._reading_client = self._reading_bus = False
         self._buffered = 0
-        shared = ctx.parts.setdefault("dbus", _Shared())
-        assert isinstance(shared, _Shared)
         self._shared = shared
         self._names = Names()
         self._rights = Rights(ctx.authority, system)
@@ -480,6 +501,7 @@ class Connection:
 
     async def _hold(self, message: Message, act: Act) -> None:
         """Wait for a person, then go on with this one message."""
+        permit: Permit | None
         try:
             permit = await self._authority.permit(
                 act.op, act.resource, self._origin, note=act.note, gone=self._gone
@@ -490,9 +512,10 @@ class Connection:
                 return
             again = outgoing(message, self._names, self._rights, self._me)
             if again.do is not Do.PERMIT or (again.op, again.resource) != (act.op, act.resource):
-                permit.done("refused", note="the name changed hands")
-                why = "the name changed hands while a person was asked"
-                raise self._authority.refuse(act.op, act.resource, self._origin, why, _RULE)
+                # Names changed hands, or rules speak of arguments no more: what it is now must be allowed by itself.
+                permit.done("refused", note="it is another call now")
+                act = again
+                permit = self._now(message, again)
             self._pass(message, permit, _THEN.get(message.head.member, "") if act.op == "see" else "")
         except Refused as e:
             if self._over.done():
@@ -509,6 +532,20 @@ class Connection:
                 self._flush()
             except OSError:
                 self._end()
+
+    def _now(self, message: Message, act: Act) -> Permit | None:
+        """Return the permit of what a held call has become. Raises Refused when that is not simply allowed."""
+        if act.do is Do.FORWARD:
+            return None
+        permit = (
+            self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+            if act.do is Do.PERMIT
+            else None
+        )
+        if permit is None:
+            why = "the name changed hands while a person was asked"
+            raise self._authority.refuse(act.op or "call", act.resource, self._origin, why, _RULE)
+        return permit
 
     def _pass(
         self,
@@ -543,7 +580,7 @@ class Connection:
         if act.hidden is not None:
             self._answer(message, act.hidden)
             return
-        text = f"refused by remit: {refused.op} {refused.resource}: {refused.reason}"
+        text = f"refused by remit: {refused.op} {act.said or refused.resource}: {refused.reason}"
         text += f" ({refused.rule})" if refused.rule else ""
         text += f"; {refused.how}" if refused.how else ""
         self._answer(message, Act(Do.ANSWER, error=ACCESS_DENIED, text=text))
@@ -643,7 +680,10 @@ class Connection:
             self._names.change(name, _first(message))
         if not self._unknown and self._waiting is not None:
             waiting, self._waiting = self._waiting, None
-            _each(waiting, self._sent)
+            try:
+                _each(waiting, self._sent)
+            except Malformed as e:
+                self._malformed(f"malformed: {e}")
             self._regulate()
 
     def _name_changed(self, message: Message) -> None:
