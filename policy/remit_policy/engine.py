@@ -20,7 +20,7 @@ from remit_policy.model import (
     Decision,
     Rule,
 )
-from remit_policy.resources import bus_root, is_path, key, patterns, request_root
+from remit_policy.resources import bus_root, is_path, key, name_part, patterns, request_root
 
 __all__ = ["Engine", "conditions"]
 
@@ -67,6 +67,7 @@ class Engine:
         self._machine = Machine(trie)
         self._memo: dict[str, dict[str, Decision]] = {op: {} for op in OPS}
         self._argv: dict[tuple[int, ...], tuple[Machine, list[Rule]]] = {}
+        self._callees: Machine | None = None
 
     @staticmethod
     def _key(op: str, text: str) -> str:
@@ -83,7 +84,23 @@ class Engine:
 
     def may_call(self, system: bool, name: str) -> bool:
         """Tell whether some call to the service ``name`` is, or could be, allowed by a rule."""
-        return ALLOW in (self._explore("call", bus_root(system, name), stop=False) or ())
+        if self._callees is None:
+            self._callees = self._names_called()
+        root = bus_root(system, name)
+        if self._callees.full():
+            self._callees.reset()
+        if not any(node.rules for node in self._callees.walk(root.rpartition("/")[0]).nodes):
+            return False
+        return ALLOW in (self._explore("call", root, stop=False) or ())
+
+    def _names_called(self) -> Machine:
+        """Return what recognises the services that rules allow some call to."""
+        trie = Trie()
+        for number, rule in enumerate(self._rules):
+            if rule.op == "call" and rule.verdict == ALLOW:
+                for parts in _patterns(rule.op, rule.pattern):
+                    trie.add(name_part(parts), number, _BITS["call"])
+        return Machine(trie)
 
     def calls_alike(self, system: bool, name: str) -> int | None:
         """Return the verdict that every call to the service ``name`` gets, None when there is no such verdict."""

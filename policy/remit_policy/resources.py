@@ -153,6 +153,11 @@ def bus_root(system: bool, name: str) -> str:
     return f"/{_BUS}/{'system' if system else 'session'}/{name.replace('.', '/')}/{_MEMBER}"
 
 
+def name_part(parts: Parts) -> Parts:
+    """Return of a call's pattern what is about the service."""
+    return parts[: parts.index(_MEMBER)] if _MEMBER in parts else parts
+
+
 def patterns(op: str, text: str) -> list[Parts]:
     """Return the components of every alternative of the pattern ``text`` for ``op``. Raises PatternError."""
     out: list[Parts] = []

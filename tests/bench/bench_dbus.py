@@ -128,6 +128,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--calls", type=int, default=200)
     options = parser.parse_args()
+    table(*measure(options.rounds, options.calls))
+
+
+def measure(
+    rounds: int, calls: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, float]]:
+    """Return round trips/s and messages/s of each round by way, and the proxies' CPU seconds per message in microseconds."""
     bus = RealBus()
     processes = []
     directory = tempfile.mkdtemp()
@@ -139,40 +146,57 @@ def main() -> None:
         ways = {"direct": bus.address, "remit": address}
         if shutil.which("xdg-dbus-proxy"):
             path = directory + "/proxy"
-            processes.append(
-                subprocess.Popen(
-                    [
-                        "xdg-dbus-proxy",
-                        bus.address,
-                        path,
-                        "--filter",
-                        f"--see={NAME}",
-                        f"--call={NAME}={IFACE}.*@/*",
-                    ]
-                )
-            )
+            rules = ["--filter", f"--see={NAME}", f"--call={NAME}={IFACE}.*@/*"]
+            processes.append(subprocess.Popen(["xdg-dbus-proxy", bus.address, path, *rules]))
             until(lambda: os.path.exists(path))
             ways["xdg-dbus-proxy"] = f"unix:path={path}"
             pids["xdg-dbus-proxy"] = processes[-1].pid
         until(lambda: os.path.exists(address.removeprefix("unix:path=")))
-        callers = {name: Caller(address) for name, address in ways.items()}
+        callers = {name: Caller(way) for name, way in ways.items()}
         trips: dict[str, list[float]] = {n: [] for n in ways}
         messages: dict[str, list[float]] = {n: [] for n in ways}
         for caller in callers.values():
             caller.round_trips(200)
         began = {n: cpu_seconds(pid) for n, pid in pids.items()}
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             for name, caller in callers.items():
-                trips[name].append(caller.round_trips(options.calls))
-                messages[name].append(caller.messages(options.calls * 2))
-        total = options.rounds * 2 * (options.calls + options.calls * 2 // WINDOW * WINDOW)
-        table(trips, messages, {n: 1e6 * (cpu_seconds(pid) - began[n]) / total for n, pid in pids.items()})
+                trips[name].append(caller.round_trips(calls))
+                messages[name].append(caller.messages(calls * 2))
+        total = rounds * 2 * (calls + calls * 2 // WINDOW * WINDOW)
+        return trips, messages, {n: 1e6 * (cpu_seconds(pid) - began[n]) / total for n, pid in pids.items()}
     finally:
         for process in processes:
             process.terminate()
             process.wait()
         bus.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def ratios(trips: dict[str, list[float]], messages: dict[str, list[float]]) -> tuple[float, float]:
+    """Return round trip and messages/s as times of xdg-dbus-proxy, by round: what else the machine does weighs on both."""
+    times = [a / b for a, b in zip(trips["xdg-dbus-proxy"], trips["remit"], strict=True)]
+    rates = [a / b for a, b in zip(messages["remit"], messages["xdg-dbus-proxy"], strict=True)]
+    return statistics.median(times), statistics.median(rates)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Return name, figure and promise of each row for the table of ``run.py``."""
+    if not shutil.which("dbus-daemon"):
+        return [("D-Bus", "there is no dbus-daemon", "")]
+    trips, messages, cpu = measure(30, 200)
+    out = [
+        (
+            f"D-Bus round trip, {name}",
+            f"{1e6 / statistics.median(trips[name]):.0f} µs, {statistics.median(messages[name]):.0f} messages/s",
+            "",
+        )
+        for name in trips
+    ]
+    if "xdg-dbus-proxy" in trips:
+        trip, rate = ratios(trips, messages)
+        out.append(("D-Bus round trip, times of xdg-dbus-proxy", f"{trip:.2f}", f"<= {PROMISED}"))
+        out.append(("D-Bus messages/s, times of xdg-dbus-proxy", f"{rate:.2f}", ""))
+    return [*out, *((f"D-Bus CPU per message, {n}", f"{used:.1f} µs", "") for n, used in cpu.items())]
 
 
 def table(trips: dict[str, list[float]], messages: dict[str, list[float]], cpu: dict[str, float]) -> None:
@@ -184,14 +208,12 @@ def table(trips: dict[str, list[float]], messages: dict[str, list[float]], cpu: 
     if "xdg-dbus-proxy" not in trips:
         print("there is no xdg-dbus-proxy to compare with")
         return
-    # By round: what else the machine does then weighs on both.
-    times = [a / b for a, b in zip(trips["xdg-dbus-proxy"], trips["remit"], strict=True)]
-    rates = [a / b for a, b in zip(messages["remit"], messages["xdg-dbus-proxy"], strict=True)]
+    trip, rate = ratios(trips, messages)
     best = max(trips["xdg-dbus-proxy"]) / max(trips["remit"])
     print(
-        f"round trip, times of xdg-dbus-proxy: {statistics.median(times):.2f}, best rounds {best:.2f} (promised: <= {PROMISED})"
+        f"round trip, times of xdg-dbus-proxy: {trip:.2f}, best rounds {best:.2f} (promised: <= {PROMISED})"
     )
-    print(f"messages/s, times of xdg-dbus-proxy: {statistics.median(rates):.2f}")
+    print(f"messages/s, times of xdg-dbus-proxy: {rate:.2f}")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -195,6 +195,29 @@ def test_a_question_holds_only_that_call(world, service) -> None:
     until(lambda: proxy.acts()[-1][:3] == ("call", "allow", "ok"))
 
 
+def test_an_answer_that_becomes_a_rule(world, service) -> None:
+    """What was asked with its arguments is allowed whatever they are: the same call, by another resource."""
+    rival, proxy = service(RIVAL), world()
+    with Client(proxy.address) as agent:
+        held = agent.start(RIVAL, "/x", "org.x.I", "Ask", "first")
+        proxy.asked()
+        proxy.adopt(policy(RULES + f"allow call {RIVAL} org.x.I.Ask\n"))
+        assert said(agent.reply(held)) == ("org.x.I.Ask",)
+    assert len(rival.calls) == 1
+
+
+def test_a_refusal_tells_no_name_that_may_not_be_seen(world, service) -> None:
+    rules = RULES + f"deny see {RIVAL}\ndeny call {RIVAL} *\nallow call {PLAYER} *\n"
+    player = service(PLAYER, RIVAL)
+    with Client(world(rules).address) as agent:
+        for dest in (PLAYER, player.me):
+            with pytest.raises(Refusal) as refused:
+                agent.call(dest, "/x", RIVAL, "M")
+            assert refused.value.text.startswith(
+                f"refused by remit: call {dest} {RIVAL}.M /x: the policy denies it"
+            )
+
+
 def test_a_no_of_the_person(world, service) -> None:
     rival, proxy = service(RIVAL), world()
     with Client(proxy.address) as agent:
@@ -289,6 +312,37 @@ def test_names_that_may_not_be_seen_are_not_there(world, service) -> None:
             assert "not provided by any .service files" in error.value.text
         assert bytes(agent.bus("ReleaseName", SECRET).body)[0] == 2
     assert not hidden.calls
+
+
+def test_hidden_and_absent_are_told_apart_by_nothing(world, service, bus) -> None:
+    hidden = service(SECRET)
+
+    def words(client: Client, name: str) -> list[str]:
+        out = []
+        start = wire.pack_strings(name)
+        start += bytes(-len(start) % 4) + bytes(4)
+        for call in (
+            *(lambda m=m: client.bus(m, name) for m in ABOUT),
+            lambda: client.call(BUS, BUS_PATH, BUS, "StartServiceByName", signature="su", body=start),
+            lambda: client.call(name, "/x", "a.b", "C"),
+            lambda: client.call(name, "/x", "a.b", "C", flags=wire.NO_AUTO_START),
+            lambda: client.call(name, "/x", "org.freedesktop.DBus.Peer", "Ping"),
+        ):
+            try:
+                out.append(bytes(call().body).hex())
+            except Refusal as e:
+                out.append(str(e).replace(name, "NAME"))
+        return out
+
+    with Client(world().address) as agent, Client(bus.address) as direct:
+        assert words(agent, SECRET) == words(direct, "org.absent.Name")
+        assert words(agent, hidden.me) == words(direct, ":1.9999")
+
+
+ABOUT = (
+    "NameHasOwner", "GetNameOwner", "ListQueuedOwners", "GetConnectionUnixUser", "GetConnectionUnixProcessID",
+    "GetConnectionCredentials", "ReleaseName",
+)  # fmt: skip
 
 
 def test_a_name_that_is_asked_about(world, service) -> None:

@@ -24,7 +24,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from remit_daemon.gateway.journal import Journal, JournalFailed
+from remit_daemon.gateway.journal import Journal, JournalFailed, tail
 from remit_daemon.wire.control import FIRST_OF_GATEWAY
 from remit_policy.engine import Engine
 from remit_policy.laws import conditions
@@ -152,6 +152,43 @@ class Permit:
         return self.answered or self._authority.spend(self.rule, amount)
 
 
+class Standing:
+    """An act that a rule allows without rate, window or budget: decided once, and recorded each time it is done.
+
+    It ends with the snapshot that it was decided by.
+    """
+
+    __slots__ = ("_authority", "_engine", "_op", "_origin", "_resource", "_rule", "_tail")
+
+    def __init__(
+        self, authority: Authority, op: str, resource: str, origin: Origin, decision: Decision, note: str
+    ) -> None:
+        self._authority = authority
+        self._engine = authority.engine
+        self._op = op
+        self._resource = resource
+        self._origin = origin
+        self._rule = decision.rule
+        self._tail = tail(op, "allow", "pending", origin, resource, rule=decision.source, note=note)
+
+    def take(self) -> Permit | None:
+        """Record the act and return its permit; None when it must be asked for by ``permit_now``. Raises JournalFailed."""
+        authority = self._authority
+        if authority.engine is not self._engine or len(authority._live) >= MAX_LIVE:
+            return None
+        permit = Permit(
+            authority,
+            authority.journal.again(self._tail),
+            self._op,
+            self._resource,
+            self._origin,
+            self._rule,
+            False,
+        )
+        authority._live.add(permit)
+        return permit
+
+
 class _Hold:
     """A question that is open: ``answer`` resolves to the verdict's name and the person's message."""
 
@@ -222,7 +259,7 @@ class Authority:
     def _counted(self, decision: Decision, op: str) -> Decision:
         """Apply the deciding rule's rate and window. A use counts when it is decided: one that then fails was tried."""
         rule = decision.rule
-        if rule is None or rule.op != op or decision.verdict != ALLOW:
+        if rule is None or rule.op != op or decision.verdict != ALLOW or not _metered(rule):
             return decision
         now = self._clock()
         decision, spend = conditions(decision, self._counters, now, self._minute())
@@ -306,6 +343,25 @@ class Authority:
         except Exception as e:
             reason = str(e) if isinstance(e, JournalFailed) else f"internal fault: {type(e).__name__}: {e}"
             raise Refused(reason, rule=_FAULT, op=op, resource=resource) from e
+
+    def complete(self, done: list[tuple[Permit, str]]) -> None:
+        """Complete permits as ``Permit.done(note=…)`` does, with one write for all."""
+        rows = []
+        for permit, note in done:
+            if permit._open:
+                permit._open = False
+                permit.on_revoked = None
+                self._live.discard(permit)
+                if permit._seq:
+                    rows.append((permit._seq, f"ok {note}" if note else "ok"))
+        self.journal.done_all(rows)
+
+    def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
+        """Return what allows this act as often as it is done, None when each time must be decided anew."""
+        decision = self.decide(op, resource)
+        if decision.verdict != ALLOW or op in QUIET or _metered(decision.rule):
+            return None
+        return Standing(self, op, resource, origin, decision, note)
 
     def refuse(
         self, op: str, resource: str, origin: Origin, reason: str, rule: str = "", how: str = ""

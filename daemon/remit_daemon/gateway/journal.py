@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 MAX_FIELD = 16_384  # characters of one field: longer than any name, longer than the URLs that servers take
-MAX_TAILS = 512  # acts of which all but number and time is kept as bytes: the same ones come by thousands
 MAX_ARGV = 100_000  # characters of all arguments that are kept; a record must stay below journal.MAX_RECORD
 
 
@@ -41,7 +40,6 @@ class Journal:
         self.poke = poke
         self._clock = clock
         self._poked = 0.0
-        self._tails: dict[tuple[str, ...], bytes] = {}
         self._seq = 0
 
     def act(
@@ -59,36 +57,24 @@ class Journal:
         argv: Sequence[str] = (),
     ) -> int:
         """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
-        self._seq += 1
-        key = (
-            op,
-            verdict,
-            outcome,
-            str(origin.pid),
-            origin.proc,
-            origin.exe,
-            path,
-            path2,
-            rule,
-            prompt,
-            note,
+        return self.again(
+            tail(
+                op,
+                verdict,
+                outcome,
+                origin,
+                path,
+                path2=path2,
+                rule=rule,
+                prompt=prompt,
+                note=note,
+                argv=argv,
+            )
         )
-        tail = b"" if argv else self._tails.get(key, b"")
-        if not tail:
-            # Without the program's digest: the supervisor's journal has it, with its exec.
-            fields = [*key[:6], "", *key[6:]]
-            room = MAX_ARGV
-            for argument in argv:
-                room -= len(argument) + 1
-                if room < 0:
-                    fields.append("…")
-                    break
-                fields.append(argument)
-            tail = "\0".join([_plain(f) for f in fields]).encode("utf-8", "surrogateescape")
-            if not argv:
-                if len(self._tails) >= MAX_TAILS:
-                    self._tails.clear()
-                self._tails[key] = tail
+
+    def again(self, tail: bytes) -> int:
+        """Append the act of which ``tail`` is all but number and time; as ``act``."""
+        self._seq += 1
         self._write(b"act\0%d\0%d\0%b" % (self._seq, self._clock(), tail))
         return self._seq
 
@@ -100,8 +86,22 @@ class Journal:
         except JournalFailed:
             pass
 
+    def done_all(self, rows: list[tuple[int, str]]) -> None:
+        """Complete several acts, each with its outcome."""
+        now = self._clock()
+        sealed = [
+            journal.seal(b"done\0%d\0%d\0%b" % (seq, now, _plain(said).encode("utf-8", "surrogateescape")))
+            for seq, said in rows
+        ]
+        try:
+            self._put(b"".join(sealed))
+        except JournalFailed:
+            pass
+
     def _write(self, payload: bytes) -> None:
-        raw = journal.seal(payload)
+        self._put(journal.seal(payload))
+
+    def _put(self, raw: bytes) -> None:
         try:
             if os.write(self._fd, raw) != len(raw):
                 raise OSError(5, "short write")
@@ -119,6 +119,33 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def tail(
+    op: str,
+    verdict: str,
+    outcome: str,
+    origin: Origin,
+    path: str,
+    *,
+    path2: str = "",
+    rule: str = "",
+    prompt: str = "",
+    note: str = "",
+    argv: Sequence[str] = (),
+) -> bytes:
+    """Return an act's record but for its number and time."""
+    # The program's digest is empty: the supervisor's journal has it, with its exec.
+    who = (str(origin.pid), origin.proc, origin.exe, "")
+    fields = [op, verdict, outcome, *who, path, path2, rule, prompt, note]
+    room = MAX_ARGV
+    for argument in argv:
+        room -= len(argument) + 1
+        if room < 0:
+            fields.append("…")
+            break
+        fields.append(argument)
+    return "\0".join([_plain(f) for f in fields]).encode("utf-8", "surrogateescape")
 
 
 def _plain(text: str) -> str:

@@ -80,7 +80,8 @@ def bus_addresses(env: dict[str, str]) -> dict[str, str]:
     runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     usual = f"unix:path={runtime}/bus" if os.path.exists(runtime + "/bus") else ""
     system = env.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
-    return {"session": env.get("DBUS_SESSION_BUS_ADDRESS") or usual, "system": system}
+    session = env.get("DBUS_SESSION_BUS_ADDRESS") or usual
+    return {"session": session.replace("unix:runtime=yes", f"unix:path={runtime}/bus"), "system": system}
 
 
 def sockets_of(address: str) -> list[str]:

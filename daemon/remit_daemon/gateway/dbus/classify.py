@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING
 
 from remit_daemon.gateway.dbus import matches
 from remit_daemon.gateway.dbus.rights import HIDDEN, SHOWN
-from remit_daemon.gateway.dbus.wire import CALL, SIGNAL, is_bus_name, is_well_known, leading
+from remit_daemon.gateway.dbus.wire import CALL, NO_AUTO_START, SIGNAL, is_bus_name, is_well_known, leading
 from remit_policy.model import ALLOW, ASK, DENY
-from remit_policy.resources import bus_resource
+from remit_policy.resources import SYSTEM, bus_resource
 
 if TYPE_CHECKING:
     from remit_daemon.gateway.dbus.names import Names
@@ -66,23 +66,14 @@ class Act:
     """A classified message.
 
     ``op`` and ``resource`` are what is decided or refused. ``hidden`` is the error (or body) with which a refusal is to
-    look as if there were no such name. ``plain`` says that every message with this header is classified alike, until
+    look as if there were no such name, ``said`` what is said of the resource to an agent that may not know its name.
+    ``plain`` says that every message with this header is classified alike, until
     names or policy change.
     """
 
     __slots__ = (
-        "body",
-        "do",
-        "error",
-        "hidden",
-        "note",
-        "op",
-        "plain",
-        "resource",
-        "rule",
-        "signature",
-        "text",
-    )
+        "body", "do", "error", "hidden", "note", "op", "plain", "resource", "rule", "said", "signature", "text",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -97,6 +88,7 @@ class Act:
         signature: str = "",
         body: int = 0,
         hidden: Act | None = None,
+        said: str = "",
         rule: matches.Rule | None = None,
     ) -> None:
         self.do = do
@@ -109,6 +101,7 @@ class Act:
         self.signature = signature
         self.body = body
         self.hidden = hidden
+        self.said = said
         self.rule = rule
 
 
@@ -186,11 +179,7 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
         return _PASS
     owned = names.owned(owner) if owner else frozenset()
     bases = (sorted(owned) or [dest]) if unique else [dest]
-    hidden = (
-        Act(Do.ANSWER, error=SERVICE_UNKNOWN, text=_not_provided(dest))
-        if _is_hidden(dest, names, rights)
-        else None
-    )
+    hidden = _nobody(dest, message.flags) if _is_hidden(dest, names, rights) else None
     if not head.interface:
         return _without_interface(message, rights, bases[0], owned.union(bases), hidden)
     judge = _Judge(message, rights, owned)
@@ -198,6 +187,8 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
     decision, resource, note = found
     if unique and bases != [dest]:
         note = f"{note}; by {dest}" if note else f"by {dest}"
+    name = resource.partition(" ")[0].removeprefix(SYSTEM)
+    said = _resource(rights, message) if name != dest and rights.shown(name) != SHOWN else ""
     if len(resource) > MAX_SHOWN:
         return Act(
             Do.REFUSE, "call", resource[:MAX_SHOWN] + "…", text="its arguments are too long to be shown", hidden=hidden
@@ -212,7 +203,9 @@ def _call(message: Message, names: Names, rights: Rights, me: str) -> Act:
         return _PASS
     if hidden is not None and decision.verdict == ASK:
         return Act(Do.REFUSE, "call", resource, text="a name that may not be seen", hidden=hidden)
-    return Act(Do.PERMIT, "call", resource, plain=judge.plain, note=note, hidden=hidden)
+    # Not all that this depends on makes the classifier forget: whom the agent met does not.
+    plain = judge.plain and hidden is None and (head.interface, head.member) not in LOOKING
+    return Act(Do.PERMIT, "call", resource, plain=plain, note=note, hidden=hidden, said=said)
 
 
 class _Judge:
@@ -273,7 +266,7 @@ def _without_interface(
 ) -> Act:
     resource = _resource(rights, message, base)
     if all(rights.every_call(n) for n in names):
-        return Act(Do.PERMIT, "call", resource, plain=True, hidden=hidden)
+        return Act(Do.PERMIT, "call", resource, plain=hidden is None, hidden=hidden)
     text = "a call that names no interface, to a name of which not every call is allowed"
     return Act(Do.REFUSE, "call", resource, text=text, hidden=hidden)
 
@@ -316,9 +309,9 @@ def _emission(message: Message, names: Names, rights: Rights, me: str) -> Act:
     if head.interface == BUS:
         return Act(Do.REFUSE, "emit", resource, text="a signal that only the bus itself sends")
     if head.dest and not may_know(head.dest, names, rights, me):
-        return _DROP
+        return Act(Do.DROP)
     note = f"to {head.dest}" if head.dest else ""
-    return Act(Do.PERMIT, "emit", resource, plain=True, note=note)
+    return Act(Do.PERMIT, "emit", resource, plain=not head.dest, note=note)
 
 
 # -- the bus itself --------------------------------------------------------------------------------
@@ -345,14 +338,16 @@ def _driver(message: Message, names: Names, rights: Rights, me: str) -> Act:
         if not is_well_known(name) or name == BUS:
             return Act(Do.FORWARD)
         return Act(Do.PERMIT, "own", bus_resource(rights.system, name))
+    if how == _RELEASE and name[:1] == ":":
+        return Act(Do.FORWARD)
     if not is_bus_name(name) or may_know(name, names, rights, me):
         return (
             Act(Do.FORWARD) if how != _START or not is_bus_name(name) else _start(name, names, rights, me)
         )
-    gone = _nothing_there(how, name)
+    gone = _nothing_there(head.member, name)
     if how == _RELEASE:
         return gone
-    if how == _START:
+    if how == _START and name[:1] != ":":
         return _start(name, names, rights, me)
     if name[:1] == ":" or rights.shown(name) == HIDDEN:
         return gone
@@ -365,10 +360,10 @@ def _start(name: str, names: Names, rights: Rights, me: str) -> Act:
         return Act(Do.FORWARD)
     resource = bus_resource(rights.system, name, BUS + ".StartServiceByName", "/org/freedesktop/DBus")
     shown = rights.shown(name)
-    hidden = _nothing_there(_START, name) if shown == HIDDEN else None
+    hidden = _nothing_there("StartServiceByName", name) if shown == HIDDEN else None
     verdict = rights.decide("call", resource).verdict
-    if verdict == ASK and shown == SHOWN:
-        return Act(Do.FORWARD)
+    if verdict != ALLOW and rights.may_call(name):
+        return Act(Do.FORWARD)  # a call that is allowed would start it, too, and is recorded when it comes
     if verdict == ASK and hidden is not None:
         return hidden
     return Act(Do.PERMIT, "call", resource, hidden=hidden)
@@ -384,15 +379,34 @@ def _match(message: Message, text: str, rights: Rights, how: int) -> Act:
     return Act(Do.LISTEN if how == _LISTEN else Do.UNLISTEN, rule=rule)
 
 
-def _nothing_there(how: int, name: str) -> Act:
-    """Return what a bus without ``name`` answers."""
-    if how == _HAS:
+# What the bus could not get of a name that is not there, in its words.
+_MISSING = {
+    "GetNameOwner": "owner",
+    "ListQueuedOwners": "owners",
+    "GetConnectionUnixUser": "UID",
+    "GetConnectionUnixProcessID": "PID",
+    "GetConnectionCredentials": "credentials",
+}
+
+
+def _nothing_there(member: str, name: str) -> Act:
+    """Return what a bus without ``name`` answers to its method ``member``, to the letter."""
+    if member == "NameHasOwner":
         return Act(Do.ANSWER, signature="b", body=0)
-    if how == _RELEASE:
+    if member == "ReleaseName":
         return Act(Do.ANSWER, signature="u", body=2)  # DBUS_RELEASE_NAME_REPLY_NON_EXISTENT
-    if how == _START:
+    if member == "StartServiceByName":
         return Act(Do.ANSWER, error=SERVICE_UNKNOWN, text=_not_provided(name))
-    return Act(Do.ANSWER, error=NO_OWNER, text=f"Could not get owner of name '{name}': no such name")
+    return Act(
+        Do.ANSWER, error=NO_OWNER, text=f"Could not get {_MISSING[member]} of name '{name}': no such name"
+    )
+
+
+def _nobody(name: str, flags: int) -> Act:
+    """Return what a bus without ``name`` answers to a call to it."""
+    if flags & NO_AUTO_START:
+        return Act(Do.ANSWER, error=NO_OWNER, text=f'Name "{name}" does not exist')
+    return Act(Do.ANSWER, error=SERVICE_UNKNOWN, text=_not_provided(name))
 
 
 def _not_provided(name: str) -> str:
@@ -408,11 +422,11 @@ def hears(message: Message, names: Names, rights: Rights, me: str) -> tuple[bool
     sender = head.sender
     if sender == me:
         return True, True
-    plain = head.interface != PROPERTIES
+    plain = head.interface != PROPERTIES and not head.dest
     if head.dest and names.met(sender):
         return True, False
     about = [head.interface]
-    if not plain:
+    if head.interface == PROPERTIES:
         about += leading(message, 1)
     for name in names.owned(sender) or (sender,):
         if rights.name("see", name).verdict == ALLOW:

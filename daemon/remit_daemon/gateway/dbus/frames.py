@@ -25,12 +25,18 @@ class Frames:
         self._pool: list[int] = []
         self.files = files
 
+    def alone(self, data: bytes) -> Message | None:
+        """Return the message that ``data`` is, if nothing waits before it and it has no descriptors. Raises Malformed."""
+        if self.buffered or self._pool:
+            return None
+        found = self._parser.whole(data)
+        return found if found is not None and not found.head.fds else None
+
     def feed(self, data: bytes, files: list[int] | None = None) -> list[Message]:
         """Take what was read; return the messages that are whole now. Raises Malformed."""
-        if not self.buffered and not files and not self._pool:
-            # What was read is one message, and it has no descriptors: nearly always so.
-            one = self._parser.whole(data)
-            if one is not None and not one.head.fds:
+        if not files:
+            one = self.alone(data)
+            if one is not None:
                 return [one]
         if files:
             self._pool += files
@@ -62,7 +68,7 @@ class Frames:
             if not size or at + size > end:
                 self._wanted = size
                 break
-            whole = data if source is data and size == end else bytes(source[at : at + size])
+            whole = data if source is data and size == end else bytes(memoryview(source)[at : at + size])
             message = self._parser.parse(whole)
             wanted = message.head.fds
             if wanted:

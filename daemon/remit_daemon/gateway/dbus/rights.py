@@ -54,7 +54,7 @@ class Rights:
             if verdict == ALLOW:
                 found = SHOWN
             elif verdict == ASK:
-                found = SHOWN if self._may_call(name) else ASKED
+                found = SHOWN if self.may_call(name) else ASKED
             else:
                 found = HIDDEN
             if len(self._shown) >= MAX_REMEMBERED:
@@ -62,7 +62,8 @@ class Rights:
             self._shown[name] = found
         return found
 
-    def _may_call(self, name: str) -> bool:
+    def may_call(self, name: str) -> bool:
+        """Say whether some call to ``name`` is, or could be, allowed by a rule."""
         try:
             return self._authority.engine.may_call(self.system, name)
         except Exception:  # a fault shows nothing

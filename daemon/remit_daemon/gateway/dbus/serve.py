@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections import Counter
@@ -40,12 +41,13 @@ from remit_daemon.gateway.dbus.names import Names
 from remit_daemon.gateway.dbus.outlet import Outlet
 from remit_daemon.gateway.dbus.rights import SHOWN, Rights
 from remit_daemon.gateway.dbus.wire import CALL, ERROR, NO_REPLY, RETURN, SIGNAL, Malformed, Message
+from remit_daemon.gateway.journal import JournalFailed
 from remit_policy.resources import bus_resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from remit_daemon.gateway.authority import Origin, Permit
+    from remit_daemon.gateway.authority import Origin, Permit, Standing
     from remit_daemon.gateway.context import Context
     from remit_daemon.gateway.dbus.matches import Rule
 
@@ -55,9 +57,11 @@ MAX_PENDING = 4096  # calls without reply, in each direction
 MAX_HELD = 256  # calls of one connection that wait for a person
 MAX_HELD_BYTES = 1 << 24  # of these calls, together
 MAX_BUFFERED = 1 << 28  # bytes of messages that are not whole, of all connections of the session
+MAX_CONNECTIONS = 512  # of one session at once
 MAX_RULES = 4096  # match rules of one connection
 MAX_CLASSIFIED = 2048  # kinds of messages whose treatment is remembered
 MAX_TEXT = 4000  # characters of an error's text
+COMPLETE_AFTER = 0.01  # seconds: who calls in a row is not kept waiting by the rows' completion
 LINGER = 2.0  # seconds in which what was taken from a side that left still goes out
 OURS = 0xF000_0000
 _NAMES = (
@@ -66,7 +70,10 @@ _NAMES = (
 _RULE = "built-in: the bus"
 _REPLIES = (RETURN, ERROR)
 _FDS = socket.CMSG_SPACE(4 * wire.MAX_FDS)
-_CLOEXEC = socket.MSG_CMSG_CLOEXEC
+_CLOEXEC, _CUT = (
+    int(socket.MSG_CMSG_CLOEXEC),
+    int(socket.MSG_CTRUNC),
+)  # as flags' objects they cost a microsecond
 _PATH = "/org/freedesktop/DBus"
 
 
@@ -77,8 +84,26 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
     """
     resource = bus_resource(which == "system", BUS)
     client.setblocking(False)
+    shared = ctx.parts.setdefault("dbus", _Shared())
+    assert isinstance(shared, _Shared)
+    if shared.connections >= MAX_CONNECTIONS:
+        ctx.authority.refuse(
+            "call", resource, origin, "too many connections to the bus", "built-in: limits"
+        )
+        return
+    shared.connections += 1
     try:
-        bus = await addresses.connect(address, ctx.env.get("XDG_RUNTIME_DIR", ""))
+        await _serve(ctx, client, origin, which, address, shared)
+    finally:
+        shared.connections -= 1
+
+
+async def _serve(
+    ctx: Context, client: socket.socket, origin: Origin, which: str, address: str, shared: _Shared
+) -> None:
+    resource = bus_resource(which == "system", BUS)
+    try:
+        bus = await addresses.connect(address, os.environ.get("XDG_RUNTIME_DIR", ""))
     except OSError as e:
         ctx.authority.fault("call", f"the {which} bus cannot be reached: {e}")
         return
@@ -90,7 +115,8 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
             return
         except (EOFError, OSError, TimeoutError):
             return
-        await Connection(ctx, client, bus, origin, which == "system", shaken.files).run(shaken)
+        connection = Connection(ctx, client, bus, origin, which == "system", shaken.files, shared)
+        await connection.run(shaken)
 
 
 class _Call:
@@ -110,6 +136,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.buffered = 0
+        self.connections = 0
 
 
 class Connection:
@@ -123,13 +150,14 @@ class Connection:
         origin: Origin,
         system: bool,
         files: bool,
+        shared: _Shared,
     ) -> None:
         self._ctx = ctx
         self._authority = ctx.authority
         self._origin = origin
         self._system = system
         self._client, self._bus = client, bus
-        self._files = files
+        self._room = _FDS if files else 0  # for descriptors with one read
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._to_client = Outlet(client, self._regulate, self._end)
@@ -137,8 +165,6 @@ class Connection:
         self._from_client, self._from_bus = Frames(files=files), Frames(files=files)
         self._reading_client = self._reading_bus = False
         self._buffered = 0
-        shared = ctx.parts.setdefault("dbus", _Shared())
-        assert isinstance(shared, _Shared)
         self._shared = shared
         self._names = Names()
         self._rights = Rights(ctx.authority, system)
@@ -146,6 +172,7 @@ class Connection:
         self._calls: dict[int, _Call] = {}  # of the agent, by serial
         self._asked: dict[tuple[str, int], None] = {}  # of others to the agent, by caller and serial
         self._outgoing: dict[wire.Header, Act] = {}
+        self._standing: dict[wire.Header, Standing] = {}  # of those, what is simply allowed
         self._heard: dict[wire.Header, bool] = {}
         self._rules: Counter[Rule] = Counter()  # match rules that the bus has
         self._kept: Counter[Rule] = Counter()  # those that could match nothing which the agent may hear
@@ -155,7 +182,8 @@ class Connection:
         self._answers = 0
         self._held: set[asyncio.Task[None]] = set()
         self._held_bytes = 0
-        self._answered: list[tuple[Permit, str]] = []  # completed once the answers are on their way
+        self._answered: list[tuple[Permit, str]] = []  # their rows are completed together, a little later
+        self._completing = False
         self._gone = asyncio.Event()
 
     async def run(self, shaken: sasl.Shaken) -> None:
@@ -176,6 +204,11 @@ class Connection:
     async def _drain(self) -> None:
         """Let out what was taken from the side that left."""
         self._stop_reading()
+        try:
+            self._to_bus.flush()
+            self._to_client.flush()
+        except OSError:
+            return
         until = self._loop.time() + LINGER
         while (self._to_bus.size or self._to_client.size) and self._loop.time() < until:
             await asyncio.sleep(0.01)
@@ -183,8 +216,7 @@ class Connection:
     async def _close(self) -> None:
         self._stop_reading()
         self._gone.set()
-        for permit, error in self._answered:
-            permit.done(note=error)
+        self._complete()
         for call in self._calls.values():
             if call.permit is not None:
                 call.permit.done("unanswered")
@@ -230,39 +262,112 @@ class Connection:
                 self._loop.remove_reader(sock.fileno())
         self._reading_client = self._reading_bus = False
 
-    def _read(self, sock: socket.socket) -> tuple[bytes, list[int]] | None:
-        """Return bytes and descriptors; None when there are none now. Ends the connection at its end."""
-        try:
-            if not self._files:
-                data, files = sock.recv(CHUNK), []
-            else:
-                data, extra, flags, _ = sock.recvmsg(CHUNK, _FDS, _CLOEXEC)
-                files = _descriptors(extra) if extra else []
-                if flags & socket.MSG_CTRUNC:
-                    close_all(tuple(files))
-                    data = b""
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError:
-            data, files = b"", []
-        if not data:
-            self._end()
-            return None
-        return data, files
-
     def _read_client(self) -> None:
-        got = self._read(self._client)
-        if got is not None:
-            self._take_client(*got)
+        try:
+            data, extra, flags, _ = self._client.recvmsg(CHUNK, self._room, _CLOEXEC)
+        except OSError as e:
+            self._unread(e)
+            return
+        if extra or flags & _CUT or not data:
+            self._take_client(*self._taken(data, extra, flags))
+        elif not self._repeat(data):
+            self._take_client(data, [])
 
     def _read_bus(self) -> None:
-        got = self._read(self._bus)
-        if got is not None:
-            self._take_bus(*got)
+        try:
+            data, extra, flags, _ = self._bus.recvmsg(CHUNK, self._room, _CLOEXEC)
+        except OSError as e:
+            self._unread(e)
+            return
+        if extra or flags & _CUT or not data:
+            self._take_bus(*self._taken(data, extra, flags))
+        elif not self._return(data):
+            self._take_bus(data, [])
+
+    def _unread(self, e: OSError) -> None:
+        if not isinstance(e, BlockingIOError | InterruptedError):
+            self._end()
+
+    def _taken(
+        self, data: bytes, extra: list[tuple[int, int, bytes]], flags: int
+    ) -> tuple[bytes, list[int]]:
+        """Return bytes and descriptors. At the connection's end, or when descriptors were lost, there are none of either."""
+        files = _descriptors(extra)
+        if data and not flags & _CUT:
+            return data, files
+        close_all(tuple(files))
+        self._end()
+        return b"", []
+
+    # What comes most often, in short: the same as the long way, which does all that this does not.
+
+    def _repeat(self, data: bytes) -> bool:
+        """Pass on one call of a kind that was allowed before; returns False when it is anything else."""
+        try:
+            message = self._from_client.alone(data)
+            if message is None or self._to_bus.size:
+                return False
+            standing = self._standing.get(message.head)
+            serial = message.serial
+            if standing is None or serial >= OURS or message.flags & NO_REPLY or self._waiting is not None:
+                return False
+            if serial in self._calls or len(self._calls) >= MAX_PENDING:
+                return False
+            permit = standing.take()
+            if permit is None:
+                return False
+        except (Malformed, JournalFailed):
+            return False
+        self._calls[serial] = _Call(message.head.dest, permit, "", None)
+        self._send(self._bus, self._to_bus, data)
+        return True
+
+    def _return(self, data: bytes) -> bool:
+        """Pass on one reply to a call to a program; returns False when it is anything else."""
+        try:
+            message = self._from_bus.alone(data)
+        except Malformed:
+            return False
+        if message is None or self._to_client.size:
+            return False
+        head = message.head
+        call = self._calls.get(message.reply)
+        if call is None or head.type not in _REPLIES or call.then or call.permit is None:
+            return False
+        if call.dest[:1] == ":" and head.sender != call.dest:
+            return False
+        if not self._names.met(head.sender):
+            return False
+        del self._calls[message.reply]
+        self._answered.append((call.permit, head.error))
+        self._send(self._client, self._to_client, data)
+        if not self._completing:
+            self._completing = True
+            self._loop.call_later(COMPLETE_AFTER, self._complete)
+        return True
+
+    def _send(self, sock: socket.socket, outlet: Outlet, data: bytes) -> None:
+        """Write ``data``, before which nothing waits."""
+        try:
+            sent = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._end()
+            return
+        if sent < len(data):
+            outlet.put(data[sent:])
+            self._flush()
 
     def _take_client(self, data: bytes, files: list[int]) -> None:
+        if not data:
+            return
         try:
-            _each(self._from_client.feed(data, files), self._sent)
+            messages = self._from_client.feed(data, files)
+            if len(messages) == 1:
+                self._sent(messages[0])
+            else:
+                _each(messages, self._sent)
             self._flush()
         except Malformed as e:
             self._malformed(f"malformed: {e}")
@@ -272,8 +377,14 @@ class Connection:
             self._fault(e)
 
     def _take_bus(self, data: bytes, files: list[int]) -> None:
+        if not data:
+            return
         try:
-            _each(self._from_bus.feed(data, files), self._got)
+            messages = self._from_bus.feed(data, files)
+            if len(messages) == 1:
+                self._got(messages[0])
+            else:
+                _each(messages, self._got)
             self._flush()
         except (Malformed, OverflowError) as e:
             self._authority.fault("call", f"malformed, from the bus: {e}")
@@ -293,12 +404,13 @@ class Connection:
         self._end()
 
     def _flush(self) -> None:
-        self._to_bus.flush()
-        self._to_client.flush()
-        if self._answered:
-            for permit, error in self._answered:
-                permit.done(note=error)
-            self._answered.clear()
+        if self._to_bus.size:
+            self._to_bus.flush()
+        if self._to_client.size:
+            self._to_client.flush()
+        if self._answered and not self._completing:
+            self._completing = True
+            self._loop.call_later(COMPLETE_AFTER, self._complete)
         buffered = self._from_client.buffered + self._from_bus.buffered
         if buffered != self._buffered:  # nearly always 0
             self._shared.buffered += buffered - self._buffered
@@ -307,6 +419,12 @@ class Connection:
                 self._malformed("more of unfinished messages than the session may have")
         if self._to_bus.size or self._to_client.size or not self._reading_client:
             self._regulate()
+
+    def _complete(self) -> None:
+        """Complete the rows of the calls that were answered."""
+        self._completing = False
+        answered, self._answered = self._answered, []
+        self._authority.complete(answered)
 
     # -- from the agent ----------------------------------------------------------------------------
 
@@ -324,6 +442,7 @@ class Connection:
             if act.plain:
                 if len(self._outgoing) >= MAX_CLASSIFIED:
                     self._outgoing.clear()
+                    self._standing.clear()
                 self._outgoing[head] = act
         do = act.do
         if do is Do.PERMIT:
@@ -348,12 +467,23 @@ class Connection:
             close_all(message.files)
 
     def _permit(self, message: Message, act: Act) -> None:
+        standing = self._standing.get(message.head)
         try:
-            permit = self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+            permit = standing.take() if standing is not None else None
+            permit = permit or self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+        except JournalFailed as e:
+            self._refused(
+                message, act, Refused(str(e), rule="built-in: the ledger", op=act.op, resource=act.resource)
+            )
+            return
         except Refused as e:
             self._refused(message, act, e)
             return
         if permit is not None:
+            if act.plain and act.op == "call" and message.head not in self._standing:
+                found = self._authority.standing(act.op, act.resource, self._origin, act.note)
+                if found is not None:
+                    self._standing[message.head] = found
             self._pass(message, permit, _THEN.get(message.head.member, "") if act.op == "see" else "")
             return
         if len(self._held) >= MAX_HELD or self._held_bytes + len(message.data) > MAX_HELD_BYTES:
@@ -371,6 +501,7 @@ class Connection:
 
     async def _hold(self, message: Message, act: Act) -> None:
         """Wait for a person, then go on with this one message."""
+        permit: Permit | None
         try:
             permit = await self._authority.permit(
                 act.op, act.resource, self._origin, note=act.note, gone=self._gone
@@ -381,9 +512,10 @@ class Connection:
                 return
             again = outgoing(message, self._names, self._rights, self._me)
             if again.do is not Do.PERMIT or (again.op, again.resource) != (act.op, act.resource):
-                permit.done("refused", note="the name changed hands")
-                why = "the name changed hands while a person was asked"
-                raise self._authority.refuse(act.op, act.resource, self._origin, why, _RULE)
+                # Names changed hands, or rules speak of arguments no more: what it is now must be allowed by itself.
+                permit.done("refused", note="it is another call now")
+                act = again
+                permit = self._now(message, again)
             self._pass(message, permit, _THEN.get(message.head.member, "") if act.op == "see" else "")
         except Refused as e:
             if self._over.done():
@@ -400,6 +532,20 @@ class Connection:
                 self._flush()
             except OSError:
                 self._end()
+
+    def _now(self, message: Message, act: Act) -> Permit | None:
+        """Return the permit of what a held call has become. Raises Refused when that is not simply allowed."""
+        if act.do is Do.FORWARD:
+            return None
+        permit = (
+            self._authority.permit_now(act.op, act.resource, self._origin, act.note)
+            if act.do is Do.PERMIT
+            else None
+        )
+        if permit is None:
+            why = "the name changed hands while a person was asked"
+            raise self._authority.refuse(act.op or "call", act.resource, self._origin, why, _RULE)
+        return permit
 
     def _pass(
         self,
@@ -434,7 +580,7 @@ class Connection:
         if act.hidden is not None:
             self._answer(message, act.hidden)
             return
-        text = f"refused by remit: {refused.op} {refused.resource}: {refused.reason}"
+        text = f"refused by remit: {refused.op} {act.said or refused.resource}: {refused.reason}"
         text += f" ({refused.rule})" if refused.rule else ""
         text += f"; {refused.how}" if refused.how else ""
         self._answer(message, Act(Do.ANSWER, error=ACCESS_DENIED, text=text))
@@ -534,7 +680,10 @@ class Connection:
             self._names.change(name, _first(message))
         if not self._unknown and self._waiting is not None:
             waiting, self._waiting = self._waiting, None
-            _each(waiting, self._sent)
+            try:
+                _each(waiting, self._sent)
+            except Malformed as e:
+                self._malformed(f"malformed: {e}")
             self._regulate()
 
     def _name_changed(self, message: Message) -> None:
@@ -551,6 +700,7 @@ class Connection:
         )
         if names.change(name, new):
             self._outgoing.clear()
+            self._standing.clear()
             self._heard.clear()
         if name[:1] == ":" and not new:
             for key in [k for k in self._asked if k[0] == name]:
@@ -569,6 +719,7 @@ class Connection:
         """A new snapshot is in force."""
         self._rights.clear()
         self._outgoing.clear()
+        self._standing.clear()
         self._heard.clear()
         for rule, count in list(self._kept.items()):
             if not self._is_silent(rule):

@@ -45,6 +45,7 @@ _NEEDED = {
     ERROR: (_REPLY, _ERROR),
     SIGNAL: (_PATH, _INTERFACE, _MEMBER),
 }
+_WITHOUT_REPLY = (CALL, SIGNAL)
 _REPLY_MARK = b"\x05\x01u\x00"
 _LOCAL_PATH = "/org/freedesktop/DBus/Local"  # reserved for a library's own messages, never sent
 _LOCAL_INTERFACE = "org.freedesktop.DBus.Local"
@@ -174,6 +175,7 @@ class Parser:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Header] = {}
+        self._replies: dict[bytes, Header] = {}
 
     def parse(self, data: bytes) -> Message:
         """Return the message that ``data`` is, whole as ``length`` said; without descriptors. Raises Malformed."""
@@ -198,25 +200,29 @@ class Parser:
             return None
         end = FIXED + fields
         key = data[FIXED:end]
-        at = 0
-        if kind in (RETURN, ERROR):
+        if kind in _WITHOUT_REPLY:
+            at, known = 0, self._known
+        else:
             # All but the serial replied to. That the mark found is the field is what a full parse said of the same bytes.
-            at = key.find(_REPLY_MARK) + 4
-            key = b"%c%d %b%b" % (data[0], at, key[:at], key[at + 4 :])
-        head = self._known.get(key)
-        if head is None or head.type != kind or (at and head.reply_at != FIXED + at) or head.order != order:
+            at, known = key.find(_REPLY_MARK) + 4, self._replies
+            key = key[:at] + key[at + 4 :]
+            at += FIXED
+        head = known.get(key)
+        if head is None or head.type != kind or head.order != order or (at and head.reply_at != at):
             head = self._parse(data, order, kind, end)
-            if len(key) <= MAX_KEPT and (not at or head.reply_at == FIXED + at):
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[key] = head
+            if len(key) <= MAX_KEPT and (not at or head.reply_at == at):
+                if len(known) >= MAX_KNOWN:
+                    known.clear()
+                known[key] = head
         if len(data) - head.size != body:
             raise Malformed("the body's length")
-        if bool(body) != bool(head.signature):
+        if (body != 0) is not (head.signature != ""):
             raise Malformed("a body without signature" if body else "a signature without body")
         reply = 0
         if head.reply_at:
-            reply = _U32[order](data, head.reply_at)[0]
+            reply = int.from_bytes(
+                data[head.reply_at : head.reply_at + 4], "little" if order == 108 else "big"
+            )
             if not reply:
                 raise Malformed("a reply to serial 0")
         return Message(head, order == 108, flags, serial, reply, data)

@@ -1,0 +1,166 @@
+"""A whole session on a bus: remitd, the supervisor, the gateway, and programs with the libraries that people use.
+
+A toy player is driven by a person's client and by an agent's at once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from system.buses import until
+from system.harness import Arena
+
+pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="there is no dbus-daemon")
+
+NAME, PATH, FACE = "org.mpris.MediaPlayer2.toy", "/org/mpris/MediaPlayer2", "org.mpris.MediaPlayer2.Player"
+POLICY = f"""
+version = 1
+[agent.toy]
+match = {{ name = "toy" }}
+roles = ["probe", "player"]
+[role.player.dbus."{NAME}"]
+see = {{ allow = ["*"] }}
+call = {{ allow = ["{FACE}.*", "org.freedesktop.DBus.Properties.Get*"], deny = ["{FACE}.OpenUri"] }}
+"""
+
+
+class World:
+    def __init__(self) -> None:
+        self.arena = arena = Arena()
+        arena.write_policy()
+        Path(arena.home, ".config/remit/policy.d/toy.toml").write_text(POLICY)
+        arena._own(arena.home + "/.config")
+        self.address = f"unix:path={arena.run_dir}/dbus"
+        argv = [
+            "dbus-daemon",
+            "--session",
+            "--nofork",
+            "--nopidfile",
+            "--print-address=1",
+            "--address=" + self.address,
+        ]
+        bus = arena.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert bus.stdout is not None
+        assert bus.stdout.readline()
+        self.env = arena.env | {"DBUS_SESSION_BUS_ADDRESS": self.address}
+        arena.start_daemon()
+        # In the arena's home: the agent may read and run it there.
+        self.toy = arena.home + "/readonly/toy_player.py"
+        self.log = Path(arena.base, "player.log")
+        self.start_player()
+
+    def start_player(self) -> None:
+        arena = self.arena
+        arena.plant()
+        shutil.copy(Path(__file__).with_name("toy_player.py"), self.toy)
+        arena._own(arena.home + "/readonly")
+        with self.log.open("wb") as log:
+            arena.popen([sys.executable, self.toy, "serve"], env=self.env, stdout=log, stderr=log, cwd="/")
+        until(lambda: b"ready" in self.log.read_bytes(), 10)
+
+    def played(self) -> list[str]:
+        return [line for line in self.log.read_text().splitlines() if line != "ready"]
+
+    def agent(self, *command: str, seconds: float = 30) -> tuple[int, str, str]:
+        return self.arena.communicate(
+            self.arena.remit_run("/usr/bin/env", "-u", "PYTHONPATH", *command, agent="toy"),
+            seconds,
+            env=self.env,
+        )
+
+    def human(self, *command: str) -> tuple[int, str, str]:
+        return self.arena.communicate(list(command), env=self.env)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    w = World()
+    yield w
+    w.arena.close()
+
+
+def test_a_person_and_an_agent_at_once(world: World) -> None:
+    arena = world.arena
+    human = arena.popen(
+        [sys.executable, world.toy, "drive", *(["play"] * 20), "open_uri"], env=world.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
+    code, out, err = world.agent(
+        sys.executable, world.toy, "drive", *(["pause"] * 20), "open_uri", "status"
+    )
+    said, _ = human.communicate(timeout=30)
+    assert said.decode().splitlines() == ["play done"] * 20 + ["open_uri done"]
+    lines = out.splitlines()
+    assert code == 0, err
+    assert lines[:20] == ["pause done"] * 20
+    assert lines[20].startswith(
+        f"open_uri org.freedesktop.DBus.Error.AccessDenied refused by remit: call {NAME} {FACE}.OpenUri {PATH}"
+    )
+    assert lines[21].split()[0] == "status"
+    played = world.played()
+    assert (played.count("Playing"), played.count("Paused")) == (20, 20)
+    assert [p for p in played if p.startswith("Open")] == ["Open file:///etc/passwd"]  # the person's
+
+
+def test_the_agent_hears_the_player(world: World) -> None:
+    arena = world.arena
+    argv = arena.remit_run(
+        "/usr/bin/env", "-u", "PYTHONPATH", sys.executable, world.toy, "listen", "4", agent="toy"
+    )
+    listener = arena.popen(argv, env=world.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == b"listening\n"
+    world.human(sys.executable, world.toy, "drive", "play", "pause")
+    heard, _ = listener.communicate(timeout=20)
+    assert heard.decode().splitlines() == [
+        f"{FACE} PlaybackStatus=Playing",
+        f"{FACE} PlaybackStatus=Paused",
+    ]
+
+
+def test_the_ledger_says_who_called(world: World) -> None:
+    world.agent(sys.executable, world.toy, "drive", "play")
+    code, out, err = world.arena.communicate(world.arena.remit("log", "--json"))
+    assert code == 0, err
+    rows = [r for r in json.loads(out) if r["op"] == "call" and r["path"] == f"{NAME} {FACE}.Play {PATH}"]
+    assert rows
+    assert (rows[-1]["agent"], rows[-1]["verdict"], rows[-1]["outcome"]) == ("toy", "allow", "ok")
+    assert rows[-1]["rule"].endswith("toy.toml:8")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["gdbus", "call", "--session", "-d", NAME, "-o", PATH, "-m", FACE + ".Play"], "()"),
+        (["gdbus", "introspect", "--session", "-d", NAME, "-o", PATH], FACE),
+        (["gdbus", "call", "--session", "-d", NAME, "-o", PATH, "-m", FACE + ".OpenUri", "x"], "refused by remit"),
+        (["dbus-send", "--session", "--print-reply", "--dest=" + NAME, PATH, FACE + ".Pause"], "method return"),
+        (["busctl", "--user", "call", NAME, PATH, FACE, "Play"], ""),
+        (["busctl", "--user", "get-property", NAME, PATH, FACE, "PlaybackStatus"], 's "'),
+        (["busctl", "--user", "list"], NAME),
+        (["gdbus", "call", "--session", "-d", "org.freedesktop.systemd1", "-o", "/", "-m", "a.b.C"], "not provided by any .service files"),
+        (["dbus-monitor", "--session", "--profile"], "refused by remit"),
+    ],
+)  # fmt: skip
+def test_tools(world: World, command: list[str], said: str) -> None:
+    if not shutil.which(command[0]):
+        pytest.skip(f"there is no {command[0]}")
+    _, out, err = world.agent("timeout", "3", *command)
+    assert said in out + err
+    if said not in ("refused by remit", "not provided by any .service files"):
+        assert not err
+
+
+def test_the_real_socket_leads_to_the_gateway(world: World) -> None:
+    program = (
+        "import socket,sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n"
+        "s.sendall(b'\\0AUTH ANONYMOUS\\r\\n')\nprint(s.recv(99))"
+    )
+    _, out, err = world.agent("/usr/bin/python3", "-c", program, world.address.removeprefix("unix:path="))
+    assert "REJECTED EXTERNAL" in out, err
