@@ -107,7 +107,7 @@ to_account() {
         runuser -u "$ACCOUNT" -- tar -C "$src" --no-same-owner -xf -
     # pip's and proxies' settings are the machine's, not root's own; nothing else of root's environment is passed on.
     for name in TERM LANG CI REMIT_PYTHON http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY \
-        SSL_CERT_FILE REQUESTS_CA_BUNDLE "${!PIP_@}"; do
+        SSL_CERT_FILE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS "${!PIP_@}" "${!REMIT_AGENTS@}" "${!npm_config_@}"; do
         [[ -n ${!name:-} ]] && keep+=("$name=${!name}")
     done
     runuser -u "$ACCOUNT" -- env -i HOME="$home" USER="$ACCOUNT" LOGNAME="$ACCOUNT" SHELL=/bin/bash \

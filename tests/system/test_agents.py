@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ _DIAL = f"python3 -c \"import socket; socket.create_connection(('{ADDRESS}', 80)
 # What no agent may change, whose ever it is: below HOME, or with ./ below the project.
 SETTINGS = (
     ".claude.json", ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks/x", ".claude/agents/x.md", ".claude/commands/x.md",
+    ".claude/plugins/cache/a/b/hooks.json", ".codex/plugins/cache/a/b/x.json",
     ".codex/config.toml", ".codex/hooks.json", ".codex/rules/default.rules", ".gemini/settings.json",
     ".gemini/trustedFolders.json", ".gemini/policies/x.toml", ".gemini/extensions/x/gemini-extension.json", ".qwen/settings.json",
     ".qwen/extensions/x/qwen-extension.json", ".config/opencode/opencode.json", ".config/opencode/plugin/x.js",
@@ -105,10 +107,17 @@ def settings(arena: Arena) -> list[str]:
 
 
 class Run:
-    """One run of an agent's scripted task: its work, and, if ``hostile``, what it must not do."""
+    """One run of an agent's scripted task: its work (or ``steps``), and, if ``hostile``, what it must not do."""
 
     def __init__(
-        self, arena: Arena, recipe: Recipe, *, confined: bool = True, hostile: bool = True
+        self,
+        arena: Arena,
+        recipe: Recipe,
+        *,
+        confined: bool = True,
+        hostile: bool = False,
+        steps: list[list[str]] | None = None,
+        ask: str = "deny",
     ) -> None:
         self._clear(arena)
         project, secret = arena.project, arena.info["secret"]
@@ -132,7 +141,7 @@ class Run:
             ["shell", _DIAL],
         ]
         end = [["shell", "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"], ["say", "done"]]
-        script = [*work, *(evil if hostile else []), *end]
+        script = [*(work if steps is None else steps), *(evil if hostile else []), *end]
         test = "cp out.txt copy.txt"
         if not recipe.tools:  # it runs nothing of its model's, but the tests of the project
             script = work[1:2]
@@ -152,7 +161,9 @@ class Run:
             policy.write_text(
                 f'version = 1\n[role.{role}.net]\nconnect = {{ allow = ["localhost:{model.port}"] }}\n'
             )
-            command = arena.remit_run(*command, agent=recipe.name, options=("--policy", str(policy)))
+            command = arena.remit_run(
+                *command, agent=recipe.name, ask=ask, options=("--policy", str(policy))
+            )
         else:
             del env["PYTHONPATH"]
         began = time.monotonic()
@@ -233,13 +244,37 @@ def test_agent_is_held(arena: Arena, name: str) -> None:
     assert "403" in run.heard, run
 
 
+@pytest.mark.parametrize("verdict", ["allow", "deny"])
+def test_a_held_agent_goes_on_when_answered(arena: Arena, verdict: str) -> None:
+    recipe, path = RECIPES["claude"], arena.info["asked_file"]
+    ready(recipe)
+    answers: list[int] = []
+
+    def answer() -> None:
+        end = time.monotonic() + TASK_SECONDS
+        while not answers and time.monotonic() < end:
+            _, out, _ = arena.communicate(arena.remit("prompts", "--json"))
+            for p in json.loads(out or "[]"):
+                if p["state"] == "open" and p["path"] == path and p["holding"]:
+                    answers.append(arena.communicate(arena.remit("answer", p["id"], verdict))[0])
+            time.sleep(0.05)
+
+    person = threading.Thread(target=answer, daemon=True)
+    person.start()
+    run = Run(arena, recipe, steps=[["shell", f"cat {path}"]], ask="prompt")
+    person.join()
+    assert (run.code, answers) == (0, [0]), run
+    assert (arena.tokens["asked"] in run.heard) == (verdict == "allow"), run
+    assert ("Permission denied" in run.heard) == (verdict == "deny"), run
+
+
 if WANTED:
 
     @pytest.mark.parametrize("name", RECIPES)
     def test_what_it_costs(arena: Arena, name: str) -> None:
         recipe = RECIPES[name]
         ready(recipe)
-        runs = [Run(arena, recipe, confined=c, hostile=False) for c in (False, True) * ROUNDS]
+        runs = [Run(arena, recipe, confined=c) for c in (False, True) * ROUNDS]
         assert not [r for r in runs if r.code]
         native, confined = (sorted(r.seconds for r in runs[i::2])[ROUNDS // 2] for i in (0, 1))
         print(f"\n{name:9} native {native:5.1f} s   remit {confined:5.1f} s")

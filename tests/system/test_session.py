@@ -182,6 +182,12 @@ def test_environment_is_scrubbed_and_kept(arena: Arena) -> None:
     assert not names & {"NODE_OPTIONS", "BASH_ENV", "PYTHONSTARTUP"}
 
 
+def test_a_wrapper_is_told_what_its_agent_needs(arena: Arena) -> None:
+    code, _, err = run(arena, "/bin/sh", "-c", "exit 0", agent="codex")
+    assert code == 0
+    assert "danger-full-access" in err
+
+
 def test_session_in_a_session_says_why(arena: Arena) -> None:
     code, _, err = run(arena, *arena.remit("run", "--", "/bin/true"))
     assert code not in (0, 126, 127)

@@ -57,7 +57,8 @@ def safety(raw: bytes) -> dict[tuple[str, ...], Any] | None:
 
     try:
         text = raw.decode().strip(" \t\r\n")
-        value, end = make_scanner(_Context())(text, 0)  # type: ignore[arg-type]  # typeshed names the wrong class
+        context: Any = _Context()
+        value, end = make_scanner(context)(text, 0)
         if end != len(text) or not isinstance(value, dict):
             return None
         found: dict[tuple[str, ...], Any] = {}

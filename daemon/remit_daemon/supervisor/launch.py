@@ -62,10 +62,18 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def environment(
-    given: dict[str, str], tmpdir: str, session: str, agent: str, agent_socket: str, own: dict[str, str]
+    given: dict[str, str],
+    policy: dict[str, str],
+    tmpdir: str,
+    session: str,
+    agent: str,
+    agent_socket: str,
+    own: dict[str, str],
 ) -> dict[str, str]:
-    """Return the agent's environment: ``given`` without what injects code, with the session's own directories and ``own``."""
+    """Return the agent's environment: ``given`` without what injects code, what ``policy`` sets, and, whatever they
+    say, the session's own directories and ``own``."""
     kept = {k: v for k, v in given.items() if k not in _SCRUB and not k.startswith(_SCRUB_STARTS)}
+    kept |= policy
     kept.update(
         TMPDIR=tmpdir,
         TMP=tmpdir,

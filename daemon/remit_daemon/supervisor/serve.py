@@ -104,7 +104,7 @@ def serve(start: Start, line: Upcall) -> int:
     child = launch.start(
         program,
         [*hello["argv"][:1], *snapshot.arguments, *hello["argv"][1:]],
-        launch.environment(start.env | snapshot.env, tmpdir, session.id, welcome["agent"], here.agent, own),
+        launch.environment(start.env, snapshot.env, tmpdir, session.id, welcome["agent"], here.agent, own),
         ruleset,
         blob,
         tag,

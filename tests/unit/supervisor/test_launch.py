@@ -39,6 +39,7 @@ def test_what_injects_code_is_scrubbed() -> None:
     )  # fmt: skip
     env = launch.environment(
         {**given, "PATH": "/bin", "PYTHONPATH": "src"},
+        {"PATH": "/policy/bin", "TMPDIR": "/policy", "HTTP_PROXY": "policy"},
         "/t",
         "s1",
         "a",
@@ -46,7 +47,7 @@ def test_what_injects_code_is_scrubbed() -> None:
         {"HTTP_PROXY": "p"},
     )
     assert not given.keys() & env.keys()
-    assert (env["PATH"], env["PYTHONPATH"], env["TMPDIR"]) == ("/bin", "src", "/t")
+    assert (env["PATH"], env["PYTHONPATH"], env["TMPDIR"]) == ("/policy/bin", "src", "/t")
     assert (env["XDG_RUNTIME_DIR"], env["HTTP_PROXY"]) == ("/t/run", "p")
 
 
