@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -261,7 +262,11 @@ async def _connect(address: str, port: int) -> socket.socket:
         )
     except TimeoutError:
         sock.close()
-        raise OSError(errno.ETIMEDOUT, "connection timed out") from None
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+    except OSError as e:
+        sock.close()
+        # asyncio says "Connect call failed (address)", which is no reason
+        raise OSError(e.errno, os.strerror(e.errno or errno.EIO)) from None
     except BaseException:
         sock.close()
         raise

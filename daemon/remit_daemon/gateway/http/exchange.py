@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 from typing import TYPE_CHECKING
 
 import h11
@@ -48,6 +47,10 @@ _HOP = frozenset(
     )
 )
 _DEFAULT = {"https": 443, "http": 80}
+# By which some servers take another method or path than the request line's (Rails, Laravel, Express; IIS, Symfony).
+_OVERRIDES = frozenset(
+    (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url")
+)
 
 
 class Broken(Exception):
@@ -112,8 +115,10 @@ class Exchange:
 
     async def _head(self) -> bytes | None:
         """Return the next head, None when the client has ended."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + HEAD_WITHIN
         while not (size := heads.find(self._buffer)):
-            data = await asyncio.wait_for(self._client.recv(), HEAD_WITHIN)
+            data = await asyncio.wait_for(self._client.recv(), end - clock())
             if not data:
                 if self._buffer:
                     raise HeadError("the connection ended inside a head")
@@ -152,7 +157,7 @@ class Exchange:
         except OSError as e:
             self._done(permit, errno.errorcode.get(e.errno or 0, "EIO"))
             refused = Refused(
-                f"{host} cannot be reached: {os.strerror(e.errno) if e.errno else e}",
+                f"{host} cannot be reached: {e.strerror or e}",
                 op="request",
                 resource=hosts.join(host, port),
             )
@@ -172,6 +177,11 @@ class Exchange:
     async def _permit(self, head: Head, host: str, port: int) -> Permit | None:
         if not self._authority.engine.has_requests(host, port):
             return None
+        for name, _ in head.fields:
+            if name.lower() in _OVERRIDES:
+                raise HeadError(
+                    f"{name.decode()} would have the server read another request than the one decided on"
+                )
         where = (
             hosts.join(host, port)
             if port != _DEFAULT[self._scheme]

@@ -121,11 +121,10 @@ def _locate(head: Head, scheme: str, port: int, proxied: bool) -> None:
         start, colon, rest = target.partition("://")
         if start.lower() != "http" or not colon:
             raise HeadError("a target that no proxy is asked for")
-        given, slash, path = rest.partition("/")
-        if "?" in given:
-            given, _, path = given.partition("?")
-            path, slash = "?" + path, "/"
-        target = "/" + path if slash else "/"
+        size = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+        given, target = rest[:size], rest[size:]
+        if target[:1] != "/":
+            target = "/" + target
         head.host, head.port = _authority(given, 80)
         if authority and _authority(authority, 80) != (head.host, head.port):
             raise HeadError("the target and Host name different hosts")

@@ -406,7 +406,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             upstream = await ctx.dial(host, port, origin)
         except OSError as e:
             fault = Refused(
-                f"{host} cannot be reached: {os.strerror(e.errno) if e.errno else e}",
+                f"{host} cannot be reached: {e.strerror or e}",
                 op="connect",
                 resource=hosts.join(host, port),
             )
