@@ -354,7 +354,8 @@ class Authority:
                 self._live.discard(permit)
                 if permit._seq:
                     rows.append((permit._seq, f"ok {note}" if note else "ok"))
-        self.journal.done_all(rows)
+        if rows:
+            self.journal.done_all(rows)
 
     def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""

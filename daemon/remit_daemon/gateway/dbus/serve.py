@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -36,44 +35,33 @@ from remit_daemon.gateway.dbus.classify import (
     may_reach,
     outgoing,
 )  # fmt: skip
-from remit_daemon.gateway.dbus.frames import Frames, close_all
+from remit_daemon.gateway.dbus.frames import close_all
+from remit_daemon.gateway.dbus.link import Link, Shared, each
 from remit_daemon.gateway.dbus.names import Names
-from remit_daemon.gateway.dbus.outlet import Outlet
 from remit_daemon.gateway.dbus.rights import SHOWN, Rights
 from remit_daemon.gateway.dbus.wire import CALL, ERROR, NO_REPLY, RETURN, SIGNAL, Malformed, Message
 from remit_daemon.gateway.journal import JournalFailed
 from remit_policy.resources import bus_resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from remit_daemon.gateway.authority import Origin, Permit, Standing
     from remit_daemon.gateway.context import Context
     from remit_daemon.gateway.dbus.matches import Rule
 
-CHUNK = 1 << 16  # bytes read at once
-HIGH = 1 << 20  # bytes that may wait for a reader before no more are taken for it
 MAX_PENDING = 4096  # calls without reply, in each direction
 MAX_HELD = 256  # calls of one connection that wait for a person
 MAX_HELD_BYTES = 1 << 24  # of these calls, together
-MAX_BUFFERED = 1 << 28  # bytes of messages that are not whole, of all connections of the session
 MAX_CONNECTIONS = 512  # of one session at once
 MAX_RULES = 4096  # match rules of one connection
 MAX_CLASSIFIED = 2048  # kinds of messages whose treatment is remembered
 MAX_TEXT = 4000  # characters of an error's text
 COMPLETE_AFTER = 0.01  # seconds: who calls in a row is not kept waiting by the rows' completion
-LINGER = 2.0  # seconds in which what was taken from a side that left still goes out
 OURS = 0xF000_0000
 _NAMES = (
     "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',member='NameOwnerChanged'"
 )
 _RULE = "built-in: the bus"
 _REPLIES = (RETURN, ERROR)
-_FDS = socket.CMSG_SPACE(4 * wire.MAX_FDS)
-_CLOEXEC, _CUT = (
-    int(socket.MSG_CMSG_CLOEXEC),
-    int(socket.MSG_CTRUNC),
-)  # as flags' objects they cost a microsecond
 _PATH = "/org/freedesktop/DBus"
 
 
@@ -84,8 +72,8 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
     """
     resource = bus_resource(which == "system", BUS)
     client.setblocking(False)
-    shared = ctx.parts.setdefault("dbus", _Shared())
-    assert isinstance(shared, _Shared)
+    shared = ctx.parts.setdefault("dbus", Shared())
+    assert isinstance(shared, Shared)
     if shared.connections >= MAX_CONNECTIONS:
         ctx.authority.refuse(
             "call", resource, origin, "too many connections to the bus", "built-in: limits"
@@ -99,7 +87,7 @@ async def serve_bus(ctx: Context, client: socket.socket, origin: Origin, which: 
 
 
 async def _serve(
-    ctx: Context, client: socket.socket, origin: Origin, which: str, address: str, shared: _Shared
+    ctx: Context, client: socket.socket, origin: Origin, which: str, address: str, shared: Shared
 ) -> None:
     resource = bus_resource(which == "system", BUS)
     try:
@@ -131,15 +119,7 @@ class _Call:
         self.rule = rule
 
 
-class _Shared:
-    """What the connections of one session share."""
-
-    def __init__(self) -> None:
-        self.buffered = 0
-        self.connections = 0
-
-
-class Connection:
+class Connection(Link):
     """One agent's connection and ours to the bus, from BEGIN on."""
 
     def __init__(
@@ -150,22 +130,13 @@ class Connection:
         origin: Origin,
         system: bool,
         files: bool,
-        shared: _Shared,
+        shared: Shared,
     ) -> None:
+        super().__init__(client, bus, files, shared)
         self._ctx = ctx
         self._authority = ctx.authority
         self._origin = origin
         self._system = system
-        self._client, self._bus = client, bus
-        self._room = _FDS if files else 0  # for descriptors with one read
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._to_client = Outlet(client, self._regulate, self._end)
-        self._to_bus = Outlet(bus, self._regulate, self._end)
-        self._from_client, self._from_bus = Frames(files=files), Frames(files=files)
-        self._reading_client = self._reading_bus = False
-        self._buffered = 0
-        self._shared = shared
         self._names = Names()
         self._rights = Rights(ctx.authority, system)
         self._me = ""
@@ -201,105 +172,23 @@ class Connection:
             self._authority.on_change.remove(self._policy_changed)
             await self._close()
 
-    async def _drain(self) -> None:
-        """Let out what was taken from the side that left."""
-        self._stop_reading()
-        try:
-            self._to_bus.flush()
-            self._to_client.flush()
-        except OSError:
-            return
-        until = self._loop.time() + LINGER
-        while (self._to_bus.size or self._to_client.size) and self._loop.time() < until:
-            await asyncio.sleep(0.01)
-
     async def _close(self) -> None:
-        self._stop_reading()
+        self._close_link()
         self._gone.set()
         self._complete()
         for call in self._calls.values():
             if call.permit is not None:
                 call.permit.done("unanswered")
         self._calls.clear()
-        for outlet in (self._to_bus, self._to_client):
-            outlet.close()
-        for frames in (self._from_client, self._from_bus):
-            frames.close()
         for message in self._waiting or ():
             close_all(message.files)
-        self._shared.buffered -= self._buffered
         if self._held:
             await asyncio.gather(*self._held, return_exceptions=True)
 
-    def _end(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
+    def _may_read(self) -> bool:
+        return self._waiting is None
 
-    # -- reading -----------------------------------------------------------------------------------
-
-    def _regulate(self) -> None:
-        """Read from a side as long as what it sends has somewhere to go."""
-        open_ = not self._over.done()
-        room = self._to_client.size < HIGH
-        client = open_ and room and self._to_bus.size < HIGH and self._waiting is None
-        if client != self._reading_client:
-            self._reading_client = client
-            if client:
-                self._loop.add_reader(self._client.fileno(), self._read_client)
-            else:
-                self._loop.remove_reader(self._client.fileno())
-        bus = open_ and room
-        if bus != self._reading_bus:
-            self._reading_bus = bus
-            if bus:
-                self._loop.add_reader(self._bus.fileno(), self._read_bus)
-            else:
-                self._loop.remove_reader(self._bus.fileno())
-
-    def _stop_reading(self) -> None:
-        for sock, reading in ((self._client, self._reading_client), (self._bus, self._reading_bus)):
-            if reading:
-                self._loop.remove_reader(sock.fileno())
-        self._reading_client = self._reading_bus = False
-
-    def _read_client(self) -> None:
-        try:
-            data, extra, flags, _ = self._client.recvmsg(CHUNK, self._room, _CLOEXEC)
-        except OSError as e:
-            self._unread(e)
-            return
-        if extra or flags & _CUT or not data:
-            self._take_client(*self._taken(data, extra, flags))
-        elif not self._repeat(data):
-            self._take_client(data, [])
-
-    def _read_bus(self) -> None:
-        try:
-            data, extra, flags, _ = self._bus.recvmsg(CHUNK, self._room, _CLOEXEC)
-        except OSError as e:
-            self._unread(e)
-            return
-        if extra or flags & _CUT or not data:
-            self._take_bus(*self._taken(data, extra, flags))
-        elif not self._return(data):
-            self._take_bus(data, [])
-
-    def _unread(self, e: OSError) -> None:
-        if not isinstance(e, BlockingIOError | InterruptedError):
-            self._end()
-
-    def _taken(
-        self, data: bytes, extra: list[tuple[int, int, bytes]], flags: int
-    ) -> tuple[bytes, list[int]]:
-        """Return bytes and descriptors. At the connection's end, or when descriptors were lost, there are none of either."""
-        files = _descriptors(extra)
-        if data and not flags & _CUT:
-            return data, files
-        close_all(tuple(files))
-        self._end()
-        return b"", []
-
-    # What comes most often, in short: the same as the long way, which does all that this does not.
+    # -- what comes most often, in short: the long way does all that this does not ----
 
     def _repeat(self, data: bytes) -> bool:
         """Pass on one call of a kind that was allowed before; returns False when it is anything else."""
@@ -339,86 +228,29 @@ class Connection:
         if not self._names.met(head.sender):
             return False
         del self._calls[message.reply]
-        self._answered.append((call.permit, head.error))
         self._send(self._client, self._to_client, data)
+        self._answer_later(call.permit, head.error)
+        return True
+
+    def _answer_later(self, permit: Permit, error: str) -> None:
+        """Have the row of an answered call completed."""
+        self._answered.append((permit, error))
         if not self._completing:
             self._completing = True
             self._loop.call_later(COMPLETE_AFTER, self._complete)
-        return True
-
-    def _send(self, sock: socket.socket, outlet: Outlet, data: bytes) -> None:
-        """Write ``data``, before which nothing waits."""
-        try:
-            sent = sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._end()
-            return
-        if sent < len(data):
-            outlet.put(data[sent:])
-            self._flush()
-
-    def _take_client(self, data: bytes, files: list[int]) -> None:
-        if not data:
-            return
-        try:
-            messages = self._from_client.feed(data, files)
-            if len(messages) == 1:
-                self._sent(messages[0])
-            else:
-                _each(messages, self._sent)
-            self._flush()
-        except Malformed as e:
-            self._malformed(f"malformed: {e}")
-        except OSError:
-            self._end()
-        except Exception as e:
-            self._fault(e)
-
-    def _take_bus(self, data: bytes, files: list[int]) -> None:
-        if not data:
-            return
-        try:
-            messages = self._from_bus.feed(data, files)
-            if len(messages) == 1:
-                self._got(messages[0])
-            else:
-                _each(messages, self._got)
-            self._flush()
-        except (Malformed, OverflowError) as e:
-            self._authority.fault("call", f"malformed, from the bus: {e}")
-            self._end()
-        except OSError:
-            self._end()
-        except Exception as e:
-            self._fault(e)
 
     def _malformed(self, reason: str) -> None:
         self._authority.refuse("call", bus_resource(self._system, BUS), self._origin, reason, _RULE)
+        self._end()
+
+    def _lied(self, reason: str) -> None:
+        self._authority.fault("call", reason)
         self._end()
 
     def _fault(self, e: Exception) -> None:
         self._ctx.log.error("fault", exc_info=e)
         self._authority.fault("call", f"internal fault: {type(e).__name__}: {e}")
         self._end()
-
-    def _flush(self) -> None:
-        if self._to_bus.size:
-            self._to_bus.flush()
-        if self._to_client.size:
-            self._to_client.flush()
-        if self._answered and not self._completing:
-            self._completing = True
-            self._loop.call_later(COMPLETE_AFTER, self._complete)
-        buffered = self._from_client.buffered + self._from_bus.buffered
-        if buffered != self._buffered:  # nearly always 0
-            self._shared.buffered += buffered - self._buffered
-            self._buffered = buffered
-            if self._shared.buffered > MAX_BUFFERED:
-                self._malformed("more of unfinished messages than the session may have")
-        if self._to_bus.size or self._to_client.size or not self._reading_client:
-            self._regulate()
 
     def _complete(self) -> None:
         """Complete the rows of the calls that were answered."""
@@ -681,7 +513,7 @@ class Connection:
         if not self._unknown and self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             try:
-                _each(waiting, self._sent)
+                each(waiting, self._sent)
             except Malformed as e:
                 self._malformed(f"malformed: {e}")
             self._regulate()
@@ -779,7 +611,7 @@ class Connection:
             return False
         del self._calls[message.reply]
         if call.permit is not None:
-            self._answered.append((call.permit, head.error))
+            self._answer_later(call.permit, head.error)
         if call.then and not self._then(message, call):
             return True
         if head.sender != BUS and not self._names.met(head.sender):
@@ -835,19 +667,6 @@ class Connection:
 _THEN = {"Hello": "hello", "GetNameOwner": "owner"}
 
 
-def _each(messages: list[Message], handle: Callable[[Message], None]) -> None:
-    """Handle one after the other. When one raises, the others' descriptors are closed."""
-    at = 0
-    try:
-        for message in messages:
-            at += 1
-            handle(message)
-    except BaseException:
-        for message in messages[at:]:
-            close_all(message.files)
-        raise
-
-
 def _less(rules: Counter[Rule], rule: Rule) -> None:
     rules[rule] -= 1
     if rules[rule] <= 0:
@@ -860,14 +679,6 @@ def _first(message: Message) -> str:
     if not found or not wire.is_bus_name(found[0]):
         raise Malformed("an answer without a name")
     return found[0]
-
-
-def _descriptors(extra: list[tuple[int, int, bytes]]) -> list[int]:
-    out: list[int] = []
-    for level, kind, data in extra:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            out += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
-    return out
 
 
 def _plain(text: str) -> str:
