@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from remit_daemon.gateway.dbus import wire
-from remit_daemon.gateway.dbus.serve import MAX_PENDING, MAX_RULES, OURS
+from remit_daemon.gateway.dbus.connection import MAX_PENDING, MAX_RULES, OURS
 from system.buses import BUS, BUS_PATH, Client, Proxy, RealBus, Refusal, Service, policy, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="there is no dbus-daemon")
