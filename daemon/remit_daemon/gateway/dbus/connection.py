@@ -158,13 +158,14 @@ class Connection(Link):
                 return False
             if serial in self._calls or len(self._calls) >= MAX_PENDING:
                 return False
-            permit = standing.take()
-            if permit is None:
+            number = standing.record()
+            if not number:
                 return False
         except (Malformed, JournalFailed):
             return False
-        self._calls[serial] = _Call(message.head.dest, permit, "", None)
+        # Recorded: it may go, and what is kept for its answer is made while it is on its way.
         self._send(self._bus, self._to_bus, data)
+        self._calls[serial] = _Call(message.head.dest, standing.permit(number), "", None)
         return True
 
     def _return(self, data: bytes) -> bool:
@@ -183,8 +184,8 @@ class Connection(Link):
             return False
         if not self._names.met(head.sender):
             return False
-        del self._calls[message.reply]
         self._send(self._client, self._to_client, data)
+        del self._calls[message.reply]
         self._answer_later(call.permit, head.error)
         return True
 
