@@ -164,3 +164,34 @@ def test_the_real_socket_leads_to_the_gateway(world: World) -> None:
     )
     _, out, err = world.agent("/usr/bin/python3", "-c", program, world.address.removeprefix("unix:path="))
     assert "REJECTED EXTERNAL" in out, err
+
+
+@pytest.mark.skipif(not shutil.which("dbus-send"), reason="there is no dbus-send")
+@pytest.mark.parametrize(("verdict", "said"), [("allow", "UnknownMethod"), ("deny", "the answer was no")])
+def test_a_person_is_asked(world: World, verdict: str, said: str) -> None:
+    """The call waits for the answer, and its first arguments are what the person is shown."""
+    arena = world.arena
+    command = (
+        "dbus-send",
+        "--session",
+        "--print-reply",
+        "--dest=" + NAME,
+        PATH,
+        "org.toy.Other.Do",
+        "string:rm -rf",
+        "string:" + verdict,
+    )
+    agent = arena.popen(
+        arena.remit_run(*command, agent="toy", ask="prompt"), env=world.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
+    path = f"{NAME} org.toy.Other.Do {PATH} rm%20-rf {verdict}"
+
+    def prompt() -> str:
+        code, out, err = arena.communicate(arena.remit("prompts", "--json"))
+        assert code == 0, err
+        return next((p["id"] for p in json.loads(out) if p["path"] == path and p["state"] == "open"), "")
+
+    code, out, err = arena.communicate(arena.remit("answer", until(prompt, 10), verdict))
+    assert code == 0, out + err
+    told, _ = agent.communicate(timeout=20)
+    assert said in told.decode()

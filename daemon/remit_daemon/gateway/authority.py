@@ -171,22 +171,24 @@ class Standing:
         self._rule = decision.rule
         self._tail = tail(op, "allow", "pending", origin, resource, rule=decision.source, note=note)
 
-    def take(self) -> Permit | None:
-        """Record the act and return its permit; None when it must be asked for by ``permit_now``. Raises JournalFailed."""
+    def record(self) -> int:
+        """Record the act and return its number; 0 when it must be asked for by ``permit_now``. Raises JournalFailed."""
         authority = self._authority
         if authority.engine is not self._engine or len(authority._live) >= MAX_LIVE:
-            return None
-        permit = Permit(
-            authority,
-            authority.journal.again(self._tail),
-            self._op,
-            self._resource,
-            self._origin,
-            self._rule,
-            False,
-        )
+            return 0
+        return authority.journal.again(self._tail)
+
+    def permit(self, number: int) -> Permit:
+        """Return the permit of the act that was recorded as ``number``."""
+        authority = self._authority
+        permit = Permit(authority, number, self._op, self._resource, self._origin, self._rule, False)
         authority._live.add(permit)
         return permit
+
+    def take(self) -> Permit | None:
+        """Return the permit of one more such act, recorded; None as ``record`` returns 0. Raises JournalFailed."""
+        number = self.record()
+        return self.permit(number) if number else None
 
 
 class _Hold:
@@ -354,7 +356,8 @@ class Authority:
                 self._live.discard(permit)
                 if permit._seq:
                     rows.append((permit._seq, f"ok {note}" if note else "ok"))
-        self.journal.done_all(rows)
+        if rows:
+            self.journal.done_all(rows)
 
     def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""
