@@ -21,6 +21,7 @@ from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import head as heads
 from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.head import Head, HeadError
+from remit_daemon.gateway.http.streams import linger
 from remit_policy import hosts
 from remit_policy.model import ALLOW
 
@@ -141,6 +142,7 @@ class Exchange:
             await self._client.end()
         except OSError:
             pass
+        await linger(self._client.sock)
 
     async def _one(self, head: Head) -> bool:
         """Carry out one request; returns whether another may follow."""

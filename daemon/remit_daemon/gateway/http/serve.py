@@ -31,7 +31,7 @@ from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
 from remit_daemon.gateway.http.head import PREFACE, Head, HeadError
-from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls
+from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls, linger
 from remit_policy import hosts
 from remit_policy.model import ALLOW
 
@@ -375,6 +375,7 @@ async def explain(ctx: Context, client: socket.socket, refused: Refused, first: 
         raise OSError(errno.ECONNRESET, str(e)) from None
     await stream.send(refusal(403, "Forbidden", refused))
     await stream.end()
+    await linger(client)
 
 
 def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by remit") -> bytes:

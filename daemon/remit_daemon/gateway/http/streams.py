@@ -9,6 +9,7 @@ import ssl
 
 CHUNK = 1 << 16
 _TLS_CHUNK = 1 << 14
+LINGER = 2.0  # seconds for a refused client to read why, while a large body is on its way
 
 
 class Plain:
@@ -135,3 +136,17 @@ class Tls:
 
 
 Stream = Plain | Tls
+
+
+async def linger(sock: socket.socket) -> None:
+    """Read until the peer ends or LINGER is over: a close on unread bytes is a reset, which overtakes what was said last.
+
+    RFC 9112 9.6 asks for it.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(LINGER):
+            while await loop.sock_recv(sock, CHUNK):
+                pass
+    except (OSError, TimeoutError):
+        pass
