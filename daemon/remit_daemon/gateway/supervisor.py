@@ -83,15 +83,34 @@ class Supervisor:
 
     async def serve(self, handlers: dict[str, Callable[[dict[str, Any]], None]]) -> None:
         """Hand every frame to the handler of its type until the supervisor is gone (EOFError) or wrong (Malformed)."""
-        while True:
+        over: asyncio.Future[None] = self._loop.create_future()
+
+        def hand() -> None:
             for frame in self._heard:
                 checked = check(frame, False)
                 handlers[checked["type"]](checked)
             self._heard.clear()
-            await self._read()
+
+        def readable() -> None:
+            try:
+                self._take(self._sock.recv(READ))
+                hand()
+            except (BlockingIOError, InterruptedError):
+                pass
+            except Exception as e:
+                self._loop.remove_reader(self._sock.fileno())
+                if not over.done():
+                    over.set_exception(e)
+
+        hand()
+        # A reader that stays: an agent's connect waits for each frame, and asyncio's sock_recv costs several rounds of the loop.
+        self._loop.add_reader(self._sock.fileno(), readable)
+        await over
 
     async def _read(self) -> None:
-        data = await self._loop.sock_recv(self._sock, READ)
+        self._take(await self._loop.sock_recv(self._sock, READ))
+
+    def _take(self, data: bytes) -> None:
         if not data:
             raise EOFError("the supervisor is gone")
         self._heard += self._cutter.feed(data)
