@@ -55,6 +55,7 @@ class Approver:
             "trust": self._trust,
             "reload": self._reload,
             "watch": self._watch,
+            **daemon.tokens.of_person(),
         }
         self._lines = Lines(reader, writer, methods, peer.alive)
 
@@ -217,4 +218,5 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
         daemon.ingest(session)
         return daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
 
-    return {"whoami": whoami, "denials": denials}
+    tokens = daemon.tokens.of_session(daemon.broker.state.sessions[session])
+    return {"whoami": whoami, "denials": denials, **tokens}
