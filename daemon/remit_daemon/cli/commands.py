@@ -301,8 +301,12 @@ def _who(client: Client, args: argparse.Namespace) -> int:
     subject = args.subject
     if subject.isdigit() and not os.path.exists(subject):
         params: dict[str, Any] = {"pid": int(subject)}
-    elif subject.startswith(":") and "/" not in subject:
-        raise _Wrong("bus names are not known to this version; give a path or a process number")
+    elif (
+        (subject.startswith(":") or subject.count(".") > 1)
+        and "/" not in subject
+        and not os.path.exists(subject)
+    ):
+        params = {"name": subject}
     else:
         where = os.path.abspath(subject)
         params = {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}
@@ -410,7 +414,7 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
     elif name == "who":
-        p.add_argument("subject", metavar="PATH|PID")
+        p.add_argument("subject", metavar="PATH|PID|BUSNAME")
     elif name == "denials":
         p.add_argument("--session", default="")
         p.add_argument("--limit", type=int, default=100)

@@ -15,7 +15,7 @@
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid}               {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
     token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
