@@ -202,7 +202,11 @@ def main() -> int:
         finally:
             for variant in variants:
                 variant.stop()
-    for name, module in (("decision speed", "bench_policy"), ("ledger", "bench_ledger")):
+    for name, module in (
+        ("decision speed", "bench_policy"),
+        ("ledger", "bench_ledger"),
+        ("gateway", "bench_gateway"),
+    ):
         if chosen(name):
             guarded(table, name, lambda module=module: extra_rows(table, module))  # type: ignore[misc]
     about = {
