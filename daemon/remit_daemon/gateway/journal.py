@@ -41,6 +41,8 @@ class Journal:
         self._clock = clock
         self._poked = 0.0
         self._seq = 0
+        self._size = 0
+        self._torn = False
 
     def act(
         self,
@@ -57,10 +59,10 @@ class Journal:
         argv: Sequence[str] = (),
     ) -> int:
         """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
-        self._seq += 1
+        number = self._seq + 1
         fields = [
             "act",
-            str(self._seq),
+            str(number),
             str(self._clock()),
             op,
             verdict,
@@ -83,7 +85,8 @@ class Journal:
                 break
             fields.append(argument)
         self._write(fields)
-        return self._seq
+        self._seq = number
+        return number
 
     def done(self, seq: int, outcome: str) -> None:
         """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
@@ -95,14 +98,25 @@ class Journal:
     def _write(self, fields: list[str]) -> None:
         raw = journal.pack([_plain(f) for f in fields])
         try:
+            if self._torn:
+                raise OSError(5, "it ends in half a record")
             if os.write(self._fd, raw) != len(raw):
+                self._tear()
                 raise OSError(5, "short write")
+            self._size += len(raw)
         except OSError as e:
             raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
         now = time.monotonic()
         if now - self._poked > POKE_EVERY:
             self._poked = now
             self.poke()
+
+    def _tear(self) -> None:
+        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._torn = True
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""

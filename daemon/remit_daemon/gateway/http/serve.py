@@ -147,7 +147,8 @@ class _Connection:
             raise self.refuse(f"{said} names {host}, but the address was looked up as {led}", host)
         if not self.names and not explicitly_allowed(self.ctx, host, port):
             raise self.refuse(f"{said} names {host}, but the connection is to the address {self.ip}", host)
-        self.permits.append(await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin))
+        permit = await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin)
+        self.permits.append(_ends(permit))
         self.allowed.add(host)
         if not self.names:
             self._drop()  # what is reached is that name's own address
@@ -160,7 +161,7 @@ class _Connection:
         if self.ctx.authority.decide("connect", resource).verdict != ALLOW:
             how = f"a rule that allows connect to {resource} would let it"
             raise self.refuse(f"{why}, so the host is unknown", how=how)
-        self.permits.append(await self.ctx.authority.permit("connect", resource, self.origin))
+        self.permits.append(_ends(await self.ctx.authority.permit("connect", resource, self.origin)))
 
     async def mean_all(self) -> None:
         """Return when every name that led here is allowed. Raises Refused.
@@ -329,6 +330,18 @@ class _Connection:
         ).serve()
 
 
+def _ends(permit: Permit) -> Permit:
+    """Have the connection that is served here end when ``permit`` is revoked."""
+    serving = asyncio.current_task()
+    assert serving is not None
+
+    def end() -> None:
+        serving.cancel()
+
+    permit.on_revoked = end
+    return permit
+
+
 async def secured(sock: socket.socket, host: str) -> Tls:
     """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
     context = ssl.create_default_context()
@@ -420,7 +433,8 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
 
     async def allow(host: str, port: int) -> None:
         if (host, port) not in allowed:
-            allowed[host, port] = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+            permit = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+            allowed[host, port] = _ends(permit)
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
