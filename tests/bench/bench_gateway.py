@@ -1,16 +1,16 @@
-"""The gateway's cost: what a connection, a request and a large body take through it, beside the same without it, in one run.
+"""The gateway's cost: what a session's connections take through it, beside the same connections without it, in one run.
 
-    python tests/bench/bench_gateway.py [--rounds N]
-
-One client runs natively and one in a session, both started once and told in turn what to do, so that a busy moment hits both. The
-server speaks TLS on the loopback. The ways through: ``proxy`` (CONNECT, passed through), ``passed`` (the client connects itself to a name
-of this machine, passed through; left out where the hosts file has none), ``ended`` (TLS ended, requests read).
+``rows()`` gives (what, figure, promise) for the table; run as a program it prints them. The servers, and the client
+of both variants, are this file again (``--serve``, ``--client``). A connection goes through the gateway unread by a name that
+the hosts file gives this machine (plain localhost is connected directly), and looked into where localhost has rules for requests.
+Each round runs every piece once without remit and once in a session, in turning order; a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+import selectors
 import shutil
 import socket
 import ssl
@@ -22,58 +22,77 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / d) for d in ("tests", "policy", "daemon", "tui")]
-
-CHUNK = 1 << 18
+HOSTS = "/etc/hosts"
+ROUNDS = 3
+CONNECTIONS = 150  # one after another: connect, a request, close
+REQUESTS = 1000  # on each of STREAMS connections
+STREAMS = 4
 BODY = 200 << 20  # bytes
-CONNECTIONS, REQUESTS = 40, 300  # of one round
-POLICY = """version = 1
+LIMIT = 25.0  # seconds for one piece of work
+_CHUNK = 1 << 18
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nfine\n"
+
+PASSED, HTTP, TLS = HOWS = "passed through", "read (HTTP)", "ended and read (TLS)"
+
+POLICY = """\
+version = 1
+
 [agent.bench]
-match = {{ name = "bench" }}
+match = {{ name = "bench*" }}
 roles = ["bench"]
-[role.bench]
-inherits = ["default"]
+
 [role.bench.files]
 read = {{ allow = ["/**"] }}
+write = {{ allow = ["$PROJECT/**", "$TMPDIR/**", "/dev/**"] }}
+execute = {{ allow = ["/**"] }}
+
 [role.bench.net]
-connect = {{ allow = ["localhost:{passed}", "{name}:{named}"] }}
+connect = {{ allow = ["{name}:{plain}"] }}
+resolve = {{ allow = ["{name}"] }}
 [role.bench.net."localhost:{ended}"]
 GET = {{ allow = ["/**"] }}
 """
 
 
-# -- the server ------------------------------------------------------------------------------------
+# -- the servers -----------------------------------------------------------------------------------
 
 
 def serve(pem: str) -> None:
-    """Serve three ports, say which, and go on until the standard input ends."""
+    """Serve HTTP and HTTPS on loopback until standard input ends; the first line printed has their ports."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    listeners = [socket.create_server(("127.0.0.1", 0), backlog=200) for _ in range(3)]
-    for listener in listeners:
-        threading.Thread(target=accept, args=(listener, context), daemon=True).start()
-    print(*(s.getsockname()[1] for s in listeners), flush=True)
+    ports = []
+    for tls in (None, context):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        ports.append(listener.getsockname()[1])
+        threading.Thread(target=_accept, args=(listener, tls), daemon=True).start()
+    print(*ports, flush=True)
     sys.stdin.read()
 
 
-def accept(listener: socket.socket, context: ssl.SSLContext) -> None:
+def _accept(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
     while True:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=answer, args=(sock, context), daemon=True).start()
+        client, _ = listener.accept()
+        threading.Thread(target=_answer, args=(client, tls), daemon=True).start()
 
 
-def answer(sock: socket.socket, context: ssl.SSLContext) -> None:
-    zeros = bytes(CHUNK)
+def _answer(client: socket.socket, tls: ssl.SSLContext | None) -> None:
+    zeros = bytes(_CHUNK)
     try:
-        with context.wrap_socket(sock, server_side=True) as peer:
-            while head := peer.recv(1 << 14):
-                size = BODY if b" /body" in head else 2
-                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-                while size > 0:
-                    peer.sendall(zeros[:size])
-                    size -= CHUNK
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = tls.wrap_socket(client, server_side=True) if tls else client
+        with sock:
+            asked = b""
+            while data := sock.recv(_CHUNK):
+                asked += data
+                while b"\r\n\r\n" in asked:
+                    request, _, asked = asked.partition(b"\r\n\r\n")
+                    if b" /body" in request:
+                        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
+                        for _ in range(BODY // _CHUNK):
+                            sock.sendall(zeros)
+                    else:
+                        sock.sendall(_ANSWER)
     except OSError:
         pass
 
@@ -81,241 +100,257 @@ def answer(sock: socket.socket, context: ssl.SSLContext) -> None:
 # -- the client ------------------------------------------------------------------------------------
 
 
-class Client:
-    """Reaches the server one way: by ``host`` and ``port``, through the proxy at port ``proxy`` when it is not 0."""
+class _Client:
+    """``how`` is one of HOWS; what is passed on unread begins like no protocol that the gateway knows."""
 
-    def __init__(self, host: str, port: int, proxy: int) -> None:
-        self._host = host
-        self._port = port
-        self._proxy = proxy
-        self._context = ssl.create_default_context()
+    def __init__(self, host: str, port: int, how: str) -> None:
+        self._host, self._port = host, port
+        self._context = ssl.create_default_context() if how == TLS else None
+        self._method = "get" if how == PASSED else "GET"
 
-    def open(self) -> ssl.SSLSocket:
-        sock = socket.create_connection(
-            ("127.0.0.1", self._proxy) if self._proxy else (self._host, self._port)
-        )
+    def _request(self, path: str) -> bytes:
+        return f"{self._method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n\r\n".encode()
+
+    def _open(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self._port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._proxy:
-            sock.sendall(
-                b"CONNECT localhost:%d HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % ((self._port,) * 2)
-            )
-            said = sock.recv(4096)
-            assert b" 200 " in said, said
-        self._context.check_hostname = self._host == "localhost"  # the certificate has that name alone
-        return self._context.wrap_socket(sock, server_hostname=self._host)
+        return self._context.wrap_socket(sock, server_hostname=self._host) if self._context else sock
 
-    def get(self, sock: ssl.SSLSocket, path: str) -> None:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n\r\n".encode())
-        data = sock.recv(CHUNK)
-        head, _, body = data.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200"), data[:300]
-        left = int(head.lower().split(b"content-length: ")[1].split(b"\r")[0]) - len(body)
-        buffer = memoryview(bytearray(CHUNK))
-        while left > 0:
-            left -= sock.recv_into(buffer, min(left, CHUNK))
+    @staticmethod
+    def _read(sock: socket.socket) -> None:
+        got = b""
+        while not got.endswith(b"fine\n"):
+            data = sock.recv(4096)
+            if not data or not got.startswith(b"HTTP/1.1 200"[: len(got)]):
+                raise OSError(f"no answer: {got[:200]!r}")
+            got += data
 
-    def connections(self, count: int) -> float:
-        """Return seconds for one connection with one request."""
-        started = time.perf_counter()
+    def connections(self, count: int = CONNECTIONS) -> dict[str, float]:
+        """Connect, ask, read the answer, close, one after another."""
+        times = []
         for _ in range(count):
-            with self.open() as sock:
-                self.get(sock, "/")
-        return (time.perf_counter() - started) / count
-
-    def requests(self, count: int) -> float:
-        """Return seconds for one request on a connection that is there."""
-        with self.open() as sock:
-            self.get(sock, "/")
             started = time.perf_counter()
-            for _ in range(count):
-                self.get(sock, "/")
-            return (time.perf_counter() - started) / count
+            with self._open() as sock:
+                sock.sendall(self._request("/ok"))
+                self._read(sock)
+            times.append(time.perf_counter() - started)
+        return {"value": statistics.median(times), "first": times[0]}
 
-    def body(self, count: int) -> float:
-        """Return seconds for the large body."""
-        with self.open() as sock:
+    def requests(self) -> dict[str, float]:
+        """Ask again and again on a few connections at once; requests a second."""
+        request = self._request("/ok")
+        ready = selectors.DefaultSelector()
+        left: dict[socket.socket, int] = {}
+        for _ in range(STREAMS):
+            sock = self._open()
+            ready.register(sock, selectors.EVENT_READ)
+            left[sock] = REQUESTS
+        started = time.perf_counter()
+        for sock in left:
+            sock.sendall(request)
+        while left:
+            for key, _ in ready.select(LIMIT):
+                sock = key.fileobj  # type: ignore[assignment]
+                self._read(sock)
+                left[sock] -= 1
+                if left[sock]:
+                    sock.sendall(request)
+                else:
+                    ready.unregister(sock)
+                    del left[sock]
+                    sock.close()
+        return {"value": STREAMS * REQUESTS / (time.perf_counter() - started)}
+
+    def body(self) -> dict[str, float]:
+        """Read one large body; bytes a second."""
+        room = bytearray(_CHUNK)
+        with self._open() as sock:
+            sock.sendall(self._request("/body"))
             started = time.perf_counter()
-            for _ in range(count):
-                self.get(sock, "/body")
-            return (time.perf_counter() - started) / count
+            got = 0
+            while got < BODY:
+                size = sock.recv_into(room)
+                if not size:
+                    raise OSError(f"the body ends after {got} bytes")
+                got += size
+            return {"value": got / (time.perf_counter() - started)}
 
 
-def obey() -> None:
-    """Do what the lines of the standard input say: host, port, proxy (0, or 1 for the session's), what, how often."""
-    proxy = int(os.environ.get("http_proxy", "http://x:0").rstrip("/").rpartition(":")[2])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        host, port, by_proxy, what, count = line.split()
-        client = Client(host, int(port), proxy if by_proxy == "1" else 0)
-        print(getattr(client, what)(int(count)), flush=True)
+def client(what: str, host: str, port: str, how: str) -> None:
+    """Do one piece of work and print what it took."""
+    print(json.dumps(getattr(_Client(host, int(port), how), what)()))
 
 
-class Worker:
-    """A client in a process of its own."""
-
-    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [*argv, sys.executable, __file__, "--role", "client"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )  # fmt: skip
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
-        if self._out.readline() != "ready\n":
-            raise OSError(f"{argv[:2]} does not start")
-
-    def do(self, way: tuple[str, int, int], what: str, count: int) -> float:
-        self._in.write("{} {} {} {} {}\n".format(*way, what, count))
-        self._in.flush()
-        return float(self._out.readline())
-
-    def close(self) -> None:
-        self._in.close()
-        self._process.wait(20)
+# -- the measurement -------------------------------------------------------------------------------
 
 
-# -- the comparison --------------------------------------------------------------------------------
+def _own_name() -> str:
+    """Return a name other than localhost that the hosts file gives 127.0.0.1. Raises Unavailable."""
+    from variants import Unavailable
+
+    from remit_daemon.gateway.dns.hosts import Hosts
+
+    names = Hosts(HOSTS).names("127.0.0.1")
+    if not names:
+        raise Unavailable(
+            f"{HOSTS} has no name but localhost for 127.0.0.1, so nothing goes through unread"
+        )
+    return names[0]
 
 
-def local_name() -> str:
-    """Return a name other than localhost that the hosts file gives 127.0.0.1, "" when there is none."""
-    try:
-        lines = Path("/etc/hosts").read_text().splitlines()
-    except OSError:
-        return ""
-    names = [
-        w for line in lines if line.split()[:1] == ["127.0.0.1"] for w in line.split("#")[0].split()[1:]
-    ]
-    return next((n for n in names if not n.startswith("localhost")), "")
+def _gateway_of(supervisor: int) -> int:
+    """Return the process id of the gateway that ``supervisor`` started. Raises Unavailable."""
+    from variants import Unavailable
 
-
-def gateways() -> set[int]:
-    found = set()
-    for entry in Path("/proc").iterdir():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if entry.name.isdigit() and b"remit_daemon.gateway" in (entry / "cmdline").read_bytes():
-                found.add(int(entry.name))
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if (
+                parent == supervisor
+                and b"remit_daemon.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ):
+                return int(pid)
         except OSError:
-            pass
-    return found
+            continue
+    raise Unavailable("the session has no gateway")
 
 
-def cpu(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
+def _cpu(pid: int) -> float:
+    """Return the processor time of ``pid`` in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident(pid: int) -> int:
-    """Return a process's resident memory in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+class _Bench:
+    """A native runner and a session, in a directory with the servers."""
 
+    def __init__(self, directory: Path) -> None:
+        from variants import Unavailable, Variant
 
-def measure(rounds: int) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], dict[str, str]]:
-    """Return way → what → (direct, through) seconds of each round, and single figures by name. Raises OSError."""
-    from system.site import certificate
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+        from system.site import certificate
 
-    remit = shutil.which("remit", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if remit is None:
-        raise OSError("remit is not installed beside this Python")
-    with tempfile.TemporaryDirectory(prefix="remit-bench.", dir=Path.home()) as scratch:
-        authority, pem = certificate(scratch)
-        server = subprocess.Popen(
-            [sys.executable, __file__, "--role", "server", pem], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )  # fmt: skip
-        assert server.stdout is not None
-        passed, named, ended = map(int, server.stdout.readline().split())
-        name = local_name()
-        policy = Path(scratch) / "bench.toml"
-        policy.write_text(
-            POLICY.format(passed=passed, named=named, ended=ended, name=name or "unused.invalid")
+        self.project = directory / "project"
+        self.project.mkdir()
+        self.name = _own_name()
+        authority, pem = certificate(str(directory))
+        for file in ("runner.py", Path(__file__).name):
+            shutil.copy(Path(__file__).parent / file, self.project)
+        self.python = os.path.realpath(sys.executable)
+        self._script = str(self.project / Path(__file__).name)
+        self._servers = subprocess.Popen(
+            [self.python, "-I", self._script, "--serve", pem], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        env = os.environ | {"SSL_CERT_FILE": authority}
-        run = [
-            remit,
-            "run",
-            "--ask",
-            "deny",
-            "--agent",
-            "bench",
-            "--policy",
-            str(policy),
-            "--project",
-            str(ROOT),
-            "--",
-        ]
-        before = gateways()
-        native = inside = None
+        assert self._servers.stdout
+        self.plain, self.ended = map(int, self._servers.stdout.readline().split())
+        policy = directory / "policy.toml"
+        policy.write_text(POLICY.format(name=self.name, plain=self.plain, ended=self.ended))
+        remit = str(Path(sys.executable).with_name("remit"))
+        self._wrap = [
+            remit, "run", "--agent", "bench", "--project", str(self.project), "--policy", str(policy),
+            "--ask", "deny", "--",
+        ]  # fmt: skip
+        os.environ["SSL_CERT_FILE"] = authority  # the person's: sessions get it, with the gateway's own
+        self.variants = {"native": Variant("native", [], self.python, self.project)}
         try:
-            native, inside = Worker([], env), Worker(run, env)
-            return compare(rounds, native, inside, before, passed, named, ended, name)
+            self.variants["native"].start()
+            self.variants["remit"] = self.session()
+        except Unavailable:
+            self.close()
+            raise
+        self.failed: dict[str, str] = {}
+
+    def session(self) -> object:
+        """Return a new session's variant, started."""
+        from variants import Variant
+
+        variant = Variant("remit", self._wrap, self.python, self.project)
+        variant.start()
+        return variant
+
+    def one(self, variant: object, what: str, how: str) -> dict[str, float]:
+        """Do one piece of work in ``variant``. Raises Unavailable."""
+        from variants import Unavailable
+
+        where = ["localhost", str(self.ended)] if how == TLS else [self.name, str(self.plain)]
+        done = variant.run(  # type: ignore[attr-defined]
+            [self.python, "-I", self._script, "--client", what, *where, how], capture=True
+        )
+        if done["status"]:
+            raise Unavailable(f"{what}: {done['err'].strip()[-300:]}")
+        return json.loads(done["out"])
+
+    def both(self, what: str, how: str) -> tuple[list[float], list[float]]:
+        """Return the values of a piece of work without and with remit, one of each a round."""
+        values: dict[str, list[float]] = {"native": [], "remit": []}
+        for number in range(ROUNDS):
+            for variant in ("native", "remit")[:: 1 if number % 2 else -1]:
+                values[variant].append(self.one(self.variants[variant], what, how)["value"])
+        return values["native"], values["remit"]
+
+    def close(self) -> None:
+        for variant in self.variants.values():
+            variant.stop()
+        assert self._servers.stdin
+        self._servers.stdin.close()
+        self._servers.wait()
+
+
+def _ratio(direct: list[float], through: list[float]) -> float:
+    return statistics.median([t / d for d, t in zip(direct, through, strict=True)])
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Measure, and return what was measured. Raises Unavailable."""
+    from figures import memory
+
+    found: list[tuple[str, str, str]] = []
+    with tempfile.TemporaryDirectory(prefix="remit-bench-gateway.", dir=Path.home()) as directory:
+        bench = _Bench(Path(directory))
+        try:
+            session = bench.variants["remit"]
+            first = bench.one(session, "connections", PASSED)
+            start = f"{(first['first'] - first['value']) * 1e3:.0f} ms"
+            found.append(("gateway: the first connection of a session, over the others", start, ""))
+            gateway = _gateway_of(session.pid)
+            found.append(("gateway: memory at first", memory(gateway), "<= 60 MB"))
+            for how in HOWS:
+                found += _costs(bench, gateway, how)
+            found.append(("gateway: memory at last", memory(gateway), ""))
         finally:
-            for worker in (native, inside):
-                if worker:
-                    worker.close()
-            server.communicate("")
+            bench.close()
+    return found
 
 
-def compare(
-    rounds: int, native: Worker, inside: Worker, before: set[int], passed: int, named: int, ended: int, name: str
-) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], dict[str, str]]:  # fmt: skip
-    ways = {"proxy": ("localhost", passed, 1), "ended": ("localhost", ended, 0)}
-    if name:
-        ways["passed"] = (name, named, 0)
-    figures = {}
-    first = inside.do(ways["proxy"], "connections", 1)
-    (pid,) = gateways() - before
-    figures["gateway start-up, with the first connection"] = f"{1e3 * first:.0f} ms"
-    figures["gateway memory, at rest"] = f"{resident(pid) / 2**20:.0f} MB"
-    out: dict[str, dict[str, list[tuple[float, float]]]] = {
-        way: {"connections": [], "requests": [], "body": []} for way in ways
-    }
-    used = dict.fromkeys(ways, 0.0)
-    for number in range(rounds + 1):
-        for way, (host, port, by_proxy) in ways.items():
-            for what, count in (("connections", CONNECTIONS), ("requests", REQUESTS), ("body", 1)):
-                began = cpu(pid)
-                pair = (
-                    native.do((host, port, 0), what, count),
-                    inside.do((host, port, by_proxy), what, count),
-                )
-                if number:  # the first round warms up
-                    out[way][what].append(pair)
-                    used[way] += (cpu(pid) - began) if what == "body" else 0.0
-    for way, seconds in used.items():
-        figures[f"gateway CPU per GB, {way}"] = f"{seconds / rounds / BODY * 2**30:.2f} s"
-    figures["gateway memory, after the load"] = f"{resident(pid) / 2**20:.0f} MB"
-    return out, figures
+def _costs(bench: _Bench, gateway: int, how: str) -> list[tuple[str, str, str]]:
+    """Return the rows of connections that are treated in the way ``how``."""
+    direct, through = bench.both("connections", how)
+    added = statistics.median([t - d for d, t in zip(direct, through, strict=True)])
+    each = f"{added * 1e3:.2f} ms ({statistics.median(direct) * 1e3:.2f} direct)"
+    direct, through = bench.both("requests", how)
+    often = f"{statistics.median(through):,.0f} ({_ratio(direct, through):.2f} x direct)"
+    spent = _cpu(gateway)
+    direct, through = bench.both("body", how)
+    spent = (_cpu(gateway) - spent) / (ROUNDS * BODY / 1e9)
+    fast = f"{statistics.median(through) / 1e6:,.0f} MB/s ({_ratio(direct, through):.2f} x direct)"
+    promised = how == PASSED
+    return [
+        (f"gateway: added to a connection {how}", each, "<= 1 ms" if promised else ""),
+        (f"gateway: requests/s {how}", often, ""),
+        (f"gateway: a body of {BODY >> 20} MB {how}", fast, ">= 0.9 x direct" if promised else ""),
+        (f"gateway: CPU a GB {how}", f"{spent:.2f} s", ""),
+    ]
 
 
-def rows(rounds: int = 3) -> list[tuple[str, str, str]]:
-    """Return name, figure and promise of each row for the table of ``run.py``."""
-    measured, figures = measure(rounds)
-    out = []
-    for way, whats in measured.items():
-        for what, pairs in whats.items():
-            through = statistics.median(b for _, b in pairs)
-            ratio = statistics.median(a / b for a, b in pairs)
-            if what == "connections":
-                added = 1e3 * statistics.median(b - a for a, b in pairs)
-                value, promise = f"{1e3 * through:.2f} ms, {added:.2f} ms more than direct", "<= 1 ms more"
-            elif what == "requests":
-                value, promise = f"{1 / through:.0f} requests/s, {ratio:.2f} of direct", ""
-            else:
-                value = f"{BODY / through / 2**20:.0f} MB/s, {ratio:.2f} of direct"
-                promise = ">= 0.9" if way != "ended" else ""
-            out.append((f"TLS {way}, {what}", value, promise))
-    return [*out, *((name, value, "") for name, value in figures.items())]
-
-
-def main() -> None:
-    if sys.argv[1:2] == ["--role"]:
-        serve(sys.argv[3]) if sys.argv[2] == "server" else obey()
-        return
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
-    for name, value, promise in rows(parser.parse_args().rounds):
-        print(f"{name:46}{value:44}{promise}")
+def main(argv: list[str]) -> None:
+    if argv[:1] == ["--serve"]:
+        serve(argv[1])
+    elif argv[:1] == ["--client"]:
+        client(*argv[1:])
+    else:
+        for what, figure, promise in rows():
+            print(f"{what:64} {figure:40} {promise}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

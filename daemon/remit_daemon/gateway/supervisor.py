@@ -85,32 +85,36 @@ class Supervisor:
         """Hand every frame to the handler of its type until the supervisor is gone (EOFError) or wrong (Malformed)."""
         over: asyncio.Future[None] = self._loop.create_future()
 
-        def hand() -> None:
-            for frame in self._heard:
-                checked = check(frame, False)
-                handlers[checked["type"]](checked)
-            self._heard.clear()
-
-        def readable() -> None:
+        def ready() -> None:
             try:
-                self._take(self._sock.recv(READ))
-                hand()
+                self._take(handlers, self._sock.recv(READ))
             except (BlockingIOError, InterruptedError):
-                pass
-            except Exception as e:
-                self._loop.remove_reader(self._sock.fileno())
+                return
+            except BaseException as e:
                 if not over.done():
                     over.set_exception(e)
 
-        hand()
-        # A reader that stays: an agent's connect waits for each frame, and asyncio's sock_recv costs several rounds of the loop.
-        self._loop.add_reader(self._sock.fileno(), readable)
-        await over
+        try:
+            self._handle(handlers)
+            self._loop.add_reader(self._sock.fileno(), ready)
+            await over
+        finally:
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _take(self, handlers: dict[str, Callable[[dict[str, Any]], None]], data: bytes) -> None:
+        if not data:
+            raise EOFError("the supervisor is gone")
+        self._heard += self._cutter.feed(data)
+        self._handle(handlers)
+
+    def _handle(self, handlers: dict[str, Callable[[dict[str, Any]], None]]) -> None:
+        heard, self._heard = self._heard, []
+        for frame in heard:
+            checked = check(frame, False)
+            handlers[checked["type"]](checked)
 
     async def _read(self) -> None:
-        self._take(await self._loop.sock_recv(self._sock, READ))
-
-    def _take(self, data: bytes) -> None:
+        data = await self._loop.sock_recv(self._sock, READ)
         if not data:
             raise EOFError("the supervisor is gone")
         self._heard += self._cutter.feed(data)

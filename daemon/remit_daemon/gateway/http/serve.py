@@ -70,15 +70,40 @@ class _First:
         self.hello = hello
 
 
+def _told(data: bytes) -> _First | None:
+    """Return what ``data`` begins, None while that is open. Raises HelloError."""
+    kind = kind_of(data)
+    if kind in (HTTP, OTHER) and data:
+        return _First(data, kind, None)
+    if kind == TLS and (found := tls.parse(data)) is not None:
+        return _First(data, TLS, found)
+    return None
+
+
+async def _readable(sock: socket.socket, seconds: float) -> bool:
+    """Say whether ``sock`` has something to read within ``seconds``; nothing is read, so nothing can be lost."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[bool] = loop.create_future()
+
+    def end(result: bool) -> None:
+        if not found.done():
+            found.set_result(result)
+
+    loop.add_reader(sock.fileno(), end, True)
+    timer = loop.call_later(seconds, end, False)
+    try:
+        return await found
+    finally:
+        timer.cancel()
+        loop.remove_reader(sock.fileno())
+
+
 async def _listen(client: socket.socket, data: bytes = b"") -> _First:
     """Read until it is clear what the client speaks. Raises HelloError, OSError, EOFError when it says nothing at all."""
     loop = asyncio.get_running_loop()
     while True:
-        kind = kind_of(data)
-        if kind in (HTTP, OTHER) and data:
-            return _First(data, kind, None)
-        if kind == TLS and (found := tls.parse(data)) is not None:
-            return _First(data, TLS, found)
+        if (first := _told(data)) is not None:
+            return first
         more = await loop.sock_recv(client, CHUNK)
         if not more:
             if not data:
@@ -123,7 +148,8 @@ class _Connection:
             raise self.refuse(f"{said} names {host}, but the address was looked up as {led}", host)
         if not self.names and not explicitly_allowed(self.ctx, host, port):
             raise self.refuse(f"{said} names {host}, but the connection is to the address {self.ip}", host)
-        self.permits.append(await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin))
+        permit = await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin)
+        self.permits.append(_ends(permit))
         self.allowed.add(host)
         if not self.names:
             self._drop()  # what is reached is that name's own address
@@ -136,7 +162,7 @@ class _Connection:
         if self.ctx.authority.decide("connect", resource).verdict != ALLOW:
             how = f"a rule that allows connect to {resource} would let it"
             raise self.refuse(f"{why}, so the host is unknown", how=how)
-        self.permits.append(await self.ctx.authority.permit("connect", resource, self.origin))
+        self.permits.append(_ends(await self.ctx.authority.permit("connect", resource, self.origin)))
 
     async def mean_all(self) -> None:
         """Return when every name that led here is allowed. Raises Refused.
@@ -204,12 +230,21 @@ class _Connection:
 
     async def _first(self, data: bytes) -> _First | None:
         """Return what the client begins with; None when the server began and all has been served."""
+        readable = any(self.looked_into(h) for h in self.names or (self.ip,))
+        limit = SILENT if self.upstream and not readable else HELLO_WITHIN
+        try:
+            # Nearly all clients begin by themselves, and in one piece: no task is needed for those.
+            if not data and await _readable(self.client, limit):
+                data = self.client.recv(CHUNK)
+                if not data:
+                    return None
+            if data and (first := _told(data)) is not None:
+                return first
+        except tls.HelloError as e:
+            raise self.refuse(f"a malformed TLS hello: {e}") from None
         listening = asyncio.ensure_future(_listen(self.client, data))
         try:
-            readable = any(self.looked_into(h) for h in self.names or (self.ip,))
-            await asyncio.wait(
-                {listening}, timeout=SILENT if self.upstream and not readable else HELLO_WITHIN
-            )
+            await asyncio.wait({listening}, timeout=limit if data else 0)
             if not listening.done() and self.upstream is not None and not readable:
                 return await self._server_first(listening)
             if not listening.done():
@@ -294,6 +329,18 @@ class _Connection:
         await Exchange(
             self.ctx, client, self.origin, scheme, self.port, allow, connect, fallback=fallback
         ).serve()
+
+
+def _ends(permit: Permit) -> Permit:
+    """Have the connection that is served here end when ``permit`` is revoked."""
+    serving = asyncio.current_task()
+    assert serving is not None
+
+    def end() -> None:
+        serving.cancel()
+
+    permit.on_revoked = end
+    return permit
 
 
 @cache
@@ -394,7 +441,8 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
 
     async def allow(host: str, port: int) -> None:
         if (host, port) not in allowed:
-            allowed[host, port] = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+            permit = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+            allowed[host, port] = _ends(permit)
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
