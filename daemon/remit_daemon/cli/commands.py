@@ -19,6 +19,7 @@ from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
 from remit_daemon.wire.rpc import INVALID_PARAMS
+from remit_daemon.wire.words import NO_RULE, verbs
 
 OK, NEGATIVE, USAGE, NO_DAEMON = 0, 1, 2, 3
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -128,7 +129,7 @@ def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
 
 def describe_prompt(p: dict[str, Any]) -> str:
     """Return a prompt as lines: every text of an agent's choosing escaped, none shortened."""
-    what = f"{escape(p['agent'])} wants to {', '.join(p['ops'])} {escape(p['path'])}"
+    what = f"{escape(p['agent'])} wants to {', '.join(map(escape, verbs(p['ops'])))} {escape(p['path'])}"
     if p["path2"]:
         what += f" -> {escape(p['path2'])}"
     answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
@@ -136,7 +137,9 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
-        f"    because of {escape(p['source'])}",
+        f"    asked by {escape(p['source'])}"
+        if p["source"] != "default"
+        else f"    asked because {NO_RULE}",
     ]
     if p["argv"]:
         lines.insert(
