@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from remit_daemon.gateway.accept import _revoked
+from remit_daemon.gateway.accept import revoke
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
 from remit_daemon.gateway.context import Context
 from remit_daemon.gateway.http import ca, serve
@@ -25,7 +25,7 @@ from remit_policy.model import USER, Snapshot
 from remit_policy.reading import read_document
 
 ORIGIN = Origin(7, "99", "/usr/bin/agent", "agent", ("agent",))
-SECONDS = 20.0  # for a whole test; none waits for it
+SECONDS = 4.0  # for a whole test; none waits for it
 VARIABLES = dict.fromkeys(
     ("HOME", "PROJECT", "TMPDIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"),
     "/home/ada",
@@ -200,7 +200,7 @@ class Client:
         return out
 
     def close(self) -> None:
-        self.writer.close()
+        self.writer.transport.abort()
 
 
 class Reply:
@@ -265,7 +265,12 @@ class World:
         done = await asyncio.gather(*tasks, return_exceptions=True)
         for site in self._sites:
             site.close()
-        faults = [d for d in done if isinstance(d, BaseException) and not isinstance(d, Refused | OSError | asyncio.CancelledError)]
+        faults = [
+            d
+            for d in done
+            if isinstance(d, BaseException)
+            and not isinstance(d, Refused | OSError | asyncio.CancelledError)
+        ]
         assert not faults, faults  # whatever a client does is a refusal or a closed connection
 
     async def site(self, host: str, port: int, handler: Handler | Site = fine, *, cert: str = "") -> Site:
@@ -303,7 +308,7 @@ class World:
         upstream = await self.dial(chosen, port, ORIGIN)
         client = Client(agent, self, None)
         client.serving = asyncio.ensure_future(self._transparent(ours, ip, port, names, upstream, permit))
-        permit.on_revoked = lambda: _revoked(client.serving, ours, upstream)  # type: ignore[arg-type]
+        permit.on_revoked = lambda: revoke(client.serving, ours, upstream)  # type: ignore[arg-type]
         self._clients.append(client)
         return await client.open()
 
@@ -374,7 +379,11 @@ class World:
 
     def everywhere(self) -> bytes:
         """Return all that this gateway wrote or said, but to servers."""
-        return (self.path / "journal").read_bytes() + json.dumps(self.asked).encode() + "\n".join(self.logged).encode()
+        return (
+            (self.path / "journal").read_bytes()
+            + json.dumps(self.asked).encode()
+            + "\n".join(self.logged).encode()
+        )
 
 
 async def _pair() -> tuple[socket.socket, socket.socket]:
@@ -388,4 +397,16 @@ async def _pair() -> tuple[socket.socket, socket.socket]:
     return agent, ours
 
 
-__all__ = ["ORIGIN", "Client", "Echo", "Heard", "Reply", "Site", "World", "fine", "policy", "request", "run"]
+__all__ = [
+    "ORIGIN",
+    "Client",
+    "Echo",
+    "Heard",
+    "Reply",
+    "Site",
+    "World",
+    "fine",
+    "policy",
+    "request",
+    "run",
+]

@@ -595,8 +595,11 @@ class Authority:
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:
             revoked, permit.on_revoked = permit.on_revoked, None
-            if revoked is not None:
-                revoked()
+            try:
+                if revoked is not None:
+                    revoked()
+            except Exception as e:  # the others are revoked all the same
+                self.fault(permit.op, f"internal fault: {type(e).__name__}: {e}")
         for changed in list(self.on_change):
             changed()
 

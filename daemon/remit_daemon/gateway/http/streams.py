@@ -8,6 +8,7 @@ import socket
 import ssl
 
 CHUNK = 1 << 16
+LINGER = 2.0  # seconds that a peer may go on sending what nobody reads any more
 _TLS_CHUNK = 1 << 14
 
 
@@ -135,3 +136,14 @@ class Tls:
 
 
 Stream = Plain | Tls
+
+
+async def linger(sock: socket.socket) -> None:
+    """Read ``sock`` to its end, for a while: closed over what was not read, it would reset, and our last words could be lost."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(LINGER):
+            while await loop.sock_recv(sock, CHUNK):
+                pass
+    except (OSError, TimeoutError):
+        pass

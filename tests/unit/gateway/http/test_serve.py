@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fakes.gateway import Client, Echo, World, fine, request, run
+from fakes.gateway import Client, Echo, World, request, run
 from remit_daemon.gateway.authority import Refused
 
 Make = Callable[..., World]
@@ -28,11 +28,20 @@ def server_name(name: bytes) -> bytes:
 
 def hello(*extensions: bytes) -> bytes:
     """Return a ClientHello of these extensions, in one record."""
-    body = b"\3\3" + bytes(32) + b"\0" + vector(2, b"\x13\1") + vector(1, b"\0") + vector(2, b"".join(extensions))
+    body = (
+        b"\3\3"
+        + bytes(32)
+        + b"\0"
+        + vector(2, b"\x13\1")
+        + vector(1, b"\0")
+        + vector(2, b"".join(extensions))
+    )
     return b"\x16\3\1" + vector(2, b"\1" + vector(3, body))
 
 
-PASS = '[role.probe.net]\nconnect = { allow = ["pass.example", "other.example"], deny = ["denied.example"] }\n'
+PASS = (
+    '[role.probe.net]\nconnect = { allow = ["pass.example", "other.example"], deny = ["denied.example"] }\n'
+)
 RULES = PASS + (
     '[role.probe.net."api.example"]\n'
     'GET = { allow = ["/open/**", "/events"], ask = ["/asked/**"] }\n'
@@ -144,7 +153,9 @@ async def reset_or_words(w: World, client: Client, name: str | None) -> str:
         (("pass.example", "denied.example"), "denied.example", "the policy denies it"),
     ],
 )
-def test_a_server_name_that_did_not_lead_here(world: Make, names: tuple[str, ...], sni: str, why: str) -> None:
+def test_a_server_name_that_did_not_lead_here(
+    world: Make, names: tuple[str, ...], sni: str, why: str
+) -> None:
     async def test() -> None:
         async with world(PASS) as w:
             site = await w.site("pass.example", 443)
@@ -159,7 +170,9 @@ def test_a_name_that_led_here_too_counts(world: Make) -> None:
     async def test() -> None:
         async with world(PASS) as w:
             site = await w.site("pass.example", 443, cert="other.example")
-            client = await (await w.connect("pass.example", "other.example")).tls("other.example", ca=w.outside.pem)
+            client = await (await w.connect("pass.example", "other.example")).tls(
+                "other.example", ca=w.outside.pem
+            )
             assert (await client.ask("GET /", "other.example")).status == 200
             assert [r[2] for r in w.rows("connect")] == ["pass.example:443", "other.example:443"]
             assert len(site.heard) == 1
@@ -171,12 +184,30 @@ def test_a_name_that_led_here_too_counts(world: Make) -> None:
 def test_spellings_of_a_server_name(world: Make, spelling: str) -> None:
     async def test() -> None:
         async with world(PASS) as w:
-            site = await w.site("pass.example", 443)
-            client = await w.connect("pass.example")
-            await client.send(hello(server_name(spelling.encode())))
-            site.handler = fine
-            await client.writer.drain()
-            assert (await client.reader.read(1))[:1] in (b"\x15", b"\x16")  # the server's own TLS answers
+            echo = await w.site("pass.example", 80, Echo())
+            raw = hello(server_name(spelling.encode()))
+            client = await w.connect("pass.example", port=80)
+            await client.send(raw)
+            assert await client.reader.readexactly(len(raw)) == raw.upper()
+            assert isinstance(echo, Echo)
+            assert echo.got == raw  # as it was sent
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "name", [b"-pass.example", b"pass..example", b"256.1.1.1", b"pass.example/x", b"*"]
+)
+def test_a_server_name_that_is_none(world: Make, name: bytes) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            echo = await w.site("pass.example", 80, Echo())
+            client = await w.connect("pass.example", port=80)
+            await client.send(hello(server_name(name)))
+            await client.rest()
+            assert isinstance(echo, Echo)
+            assert echo.got == b""
+            assert w.rows("connect")[-1][0] == "deny"
 
     run(test())
 
@@ -222,11 +253,15 @@ def test_an_encrypted_hello_is_a_host_unknown(world: Make) -> None:
 
 @pytest.mark.parametrize("extensions", [(server_name(b"api.example"), ECH), (ECH,), ()])
 @pytest.mark.parametrize("names", [("localhost",), ("api.example",), ()])
-def test_rules_for_requests_are_not_gone_round(world: Make, names: tuple[str, ...], extensions: tuple[bytes, ...]) -> None:
+def test_rules_for_requests_are_not_gone_round(
+    world: Make, names: tuple[str, ...], extensions: tuple[bytes, ...]
+) -> None:
     """Where the host cannot be told, neither its rules nor those of the names that led here are passed over."""
     rules = RULES.replace('"other.example"', '"192.0.2.1:443"') + (
         '[role.probe.net."localhost:443"]\nGET = { allow = ["/open"] }\n'
-        '[role.probe.net."192.0.2.1"]\nGET = { allow = ["/open"] }\n' if not names or names == ("localhost",) else ""
+        '[role.probe.net."192.0.2.1"]\nGET = { allow = ["/open"] }\n'
+        if not names or names == ("localhost",)
+        else ""
     )
 
     async def test() -> None:
@@ -244,7 +279,18 @@ def test_rules_for_requests_are_not_gone_round(world: Make, names: tuple[str, ..
     run(test())
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:{}", "[::1]:{}", "localhost:{}", "LOCALHOST.:{}", "127.1:{}", "a.localhost:{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1",
+        "127.0.0.1:{}",
+        "[::1]:{}",
+        "localhost:{}",
+        "LOCALHOST.:{}",
+        "127.1:{}",
+        "a.localhost:{}",
+    ],
+)
 @pytest.mark.parametrize("proxied", [False, True])
 def test_every_spelling_of_this_machine_is_this_machine(world: Make, text: str, proxied: bool) -> None:
     async def test() -> None:
@@ -363,8 +409,8 @@ def test_a_client_that_offers_h2_alone_is_told(world: Make) -> None:
         async with world(RULES) as w:
             await w.site("api.example", 443)
             client = await w.connect("api.example")
-            with pytest.raises((OSError, EOFError, ssl.SSLError)):
-                await (await client.tls("api.example", alpn=("h2",))).ask("GET /", "api.example")
+            await client.tls("api.example", alpn=("h2",))
+            assert "offers h2 alone" in (await client.ask("GET /", "api.example")).refusal["reason"]
             assert "read as HTTP/1.1" in w.rows("connect")[-1][3]
 
     run(test())
