@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
@@ -299,7 +298,7 @@ class Exchange:
 
     async def _carry(self, head: Head, host: str, port: int) -> bool:
         fields, target, scrub = await self._fields(head, host, port)
-        fresh = self._upstream is None or self._where != (host, port) or _ended(self._upstream.sock)
+        fresh = self._upstream is None or self._where != (host, port) or self._upstream.ended()
         if fresh:
             await self._open(host, port)
         server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_BUFFER)
@@ -524,17 +523,6 @@ def _has_body(head: Head) -> bool:
 def _names(query: str) -> list[str]:
     """Return the names of a query's parameters, plain and lower case."""
     return [unquote_plus(p.partition("=")[0]).lower() for p in query.split("&")]
-
-
-def _ended(sock: socket.socket) -> bool:
-    """Tell whether a kept connection is over: a server that is asked nothing says nothing but its end."""
-    try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def explicitly_allowed(ctx: Context, host: str, port: int) -> bool:
