@@ -151,6 +151,11 @@ def is_local(raw: bytes) -> bool:
     return raw[:15] == b"\0" * 15 and raw[15] <= 1
 
 
+def service(host: str) -> str:
+    """Return ``localhost`` for a canonical address of this machine, any other host as it is: as resources name them."""
+    return LOCAL if is_address(host) and is_local(packed(host)) else host
+
+
 def embedded(raw: bytes) -> bytes | None:
     """Return the IPv4 address that ``raw`` is, or is mapped to, or is translated to (NAT64, 6to4); else None."""
     if len(raw) == 4:

@@ -330,7 +330,7 @@ class Doors:
         serving = asyncio.current_task()
         assert serving is not None
         permit = opened.permit
-        permit.on_revoked = lambda: _revoked(serving, client, opened.upstream)
+        permit.on_revoked = lambda: revoke(serving, client, opened.upstream)
         try:
             await parts.of("serve_transparent")(
                 self._ctx,
@@ -389,19 +389,22 @@ class HangUp:
 
 def reset(client: socket.socket) -> None:
     """Close ``client`` so that its peer sees a reset, not an orderly end."""
-    try:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    except OSError:
-        pass
+    will_reset(client)
     client.close()
 
 
-def _revoked(serving: asyncio.Task[Any], client: socket.socket, upstream: socket.socket) -> None:
-    for sock in (client, upstream):
+def will_reset(*socks: socket.socket) -> None:
+    """Have the peers of ``socks`` see a reset when these are closed: what they got is not whole."""
+    for sock in socks:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         except OSError:
             pass
+
+
+def revoke(serving: asyncio.Task[Any], *socks: socket.socket) -> None:
+    """End ``serving``, whose permission is no more, and reset what it serves."""
+    will_reset(*socks)
     serving.cancel()
 
 

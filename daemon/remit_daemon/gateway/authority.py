@@ -630,7 +630,10 @@ class Authority:
                 self._settle(open_, VERDICTS[verdict])
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:
-            permit.revoke()
+            try:
+                permit.revoke()
+            except Exception as e:  # the others are revoked all the same
+                self.fault(permit.op, f"internal fault: {type(e).__name__}: {e}")
         for changed in list(self.on_change):
             changed()
 

@@ -88,7 +88,8 @@ def test_listening_on_every_address_is_not_listening_to_this_machine(
     assert _why(capsys, "listen", "localhost:8000")["verdict"] == "allow"
     for spelling in ("0.0.0.0:8000", "[::]:8000", "*:8000"):
         found = _why(capsys, "listen", spelling)
-        assert found["verdict"] == "ask" and found["source"] != "default", spelling
+        assert found["verdict"] == "ask", spelling
+        assert found["source"] != "default", spelling
 
 
 @pytest.mark.usefixtures("policy")

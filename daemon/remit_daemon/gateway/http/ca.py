@@ -8,6 +8,7 @@ is who trusts it. Host certificates live a day, in memory.
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
 import ssl
 import tempfile
@@ -99,7 +100,19 @@ class Authority:
 
 
 def ensure(state: str) -> Authority:
-    """Return the authority kept in directory ``state``, made anew where there is none that still lasts. Raises OSError."""
+    """Return the authority kept in directory ``state``, made anew where there is none that still lasts. Raises OSError.
+
+    Gateways that begin at once take turns: each would otherwise keep an authority that the others' sessions do not trust.
+    """
+    fd = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return _ensure(state)
+    finally:
+        os.close(fd)
+
+
+def _ensure(state: str) -> Authority:
     now = datetime.datetime.now(datetime.UTC)
     try:
         with open(f"{state}/{KEY}", "rb") as f:

@@ -3,8 +3,9 @@
     head (strictly read) -> the host is one that this connection may mean -> permit -> secrets -> upstream -> response
 
 Framing is done by h11 on both sides, so what is sent on has one reading whatever was received. Bodies stream both ways, nothing is
-kept; ``100 Continue`` is the server's own. A held request holds its connection alone; a client that goes away ends it. A
-change of protocol is made for WebSocket only, as a permission of its own, and is opaque from then on.
+kept; ``100 Continue`` is the server's own. A held request holds its connection alone; a client that goes away ends it, and so
+does a permission that is taken back. Once a response has begun nothing else is said on the connection: a fault resets it.
+A change of protocol is made for WebSocket only, as a permission of its own, and is opaque from then on.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import asyncio
 import errno
 import json
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 import h11
 
-from remit_daemon.gateway.accept import HangUp
+from remit_daemon.gateway.accept import HangUp, revoke, will_reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import head as heads
 from remit_daemon.gateway.http import secrets
@@ -36,6 +38,7 @@ HEAD_WITHIN = (
     60.0  # seconds for one head, and between requests: a client that dawdles holds a connection and no more
 )
 MAX_BUFFER = heads.MAX_HEAD
+EARLY = 1.0  # seconds for the response of a server that does not take the whole request
 _HOP = frozenset(
     (
         b"connection",
@@ -52,6 +55,7 @@ _DEFAULT = {"https": 443, "http": 80}
 _OVERRIDES = frozenset(
     (b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url")
 )
+_METHOD_IN_QUERY = frozenset(("_method",))  # likewise (Rails, Symfony, Express)
 
 
 class Broken(Exception):
@@ -68,13 +72,17 @@ class Exchange:
         origin: Origin,
         scheme: str,
         port: int,
-        allow: Callable[[str, int], Awaitable[None]],
+        allow: Callable[[str, int, asyncio.Event], Awaitable[None]],
         connect: Callable[[str, int], Awaitable[Stream]],
         *,
         fallback: str = "",
         proxied: bool = False,
+        count: Callable[[int], bool] = lambda amount: True,
     ) -> None:
-        """``allow`` raises Refused for a host that this connection may not mean; ``fallback`` is the host of a request without."""
+        """``allow`` raises Refused for a host that this connection may not mean; ``fallback`` is the host of a request without.
+
+        ``count`` is told of the bytes of bodies; the exchange ends when it answers False.
+        """
         self._ctx = ctx
         self._authority = ctx.authority
         self._client = client
@@ -85,10 +93,13 @@ class Exchange:
         self._connect = connect
         self._fallback = fallback
         self._proxied = proxied
+        self._count = count
         self._vault = secrets.vault_of(ctx)
         self._buffer = b""
         self._upstream: Stream | None = None
         self._where: tuple[str, int] = ("", 0)
+        self._permit: Permit | None = None  # of the request that is carried out
+        self._begun = False  # its response has begun
 
     async def serve(self, connect_method: Callable[[Head, bytes], Awaitable[None]] | None = None) -> None:
         """Serve requests until the client or a fault ends it. ``connect_method`` takes over a CONNECT."""
@@ -102,14 +113,17 @@ class Exchange:
                     return
                 if not await self._one(head):
                     return
+                self._begun = False
         except HeadError as e:
             resource = self._fallback or "proxy"
             refused = self._authority.refuse("request", resource, self._origin, str(e), "built-in: HTTP")
             await self._say(400, refused)
         except Refused as e:
             await self._say(403, e)
-        except (TimeoutError, Broken):
+        except TimeoutError:
             pass
+        except Broken:
+            will_reset(self._client.sock)
         finally:
             if self._upstream is not None:
                 self._upstream.sock.close()
@@ -131,6 +145,9 @@ class Exchange:
         return raw
 
     async def _say(self, status: int, refused: Refused, *, more: dict[str, str] | None = None) -> None:
+        if self._begun:
+            will_reset(self._client.sock)
+            return
         body = json.dumps(refused.as_dict() | (more or {}), ensure_ascii=True).encode() + b"\n"
         reason = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
         head = (
@@ -140,6 +157,7 @@ class Exchange:
         try:
             await self._client.send(head.encode() + body)
             await self._client.end()
+            await linger(self._client.sock)
         except OSError:
             pass
         await linger(self._client.sock)
@@ -149,8 +167,14 @@ class Exchange:
         host, port = head.host or self._fallback, head.port or self._port
         if not host:
             raise HeadError("nothing says which host is meant")
-        await self._allow(host, port)
-        permit = await self._permit(head, host, port)
+        gone = asyncio.Event()
+        with HangUp(self._client.sock, gone):
+            await self._allow(host, port, gone)
+            permit = self._permit = await self._permitted(head, host, port, gone)
+        serving = asyncio.current_task()
+        assert serving is not None
+        if permit is not None:
+            permit.on_revoked = lambda: revoke(serving, self._client.sock)
         try:
             more = await self._carry(head, host, port)
         except Refused:
@@ -176,38 +200,58 @@ class Exchange:
         if permit is not None:
             permit.done(outcome)
 
-    async def _permit(self, head: Head, host: str, port: int) -> Permit | None:
+    async def _permitted(self, head: Head, host: str, port: int, gone: asyncio.Event) -> Permit | None:
+        websocket = head.upgrade == "websocket"
+        if websocket and (head.method != "GET" or head.version == b"HTTP/1.0" or _has_body(head)):
+            raise HeadError("a change to WebSocket that is no GET of HTTP/1.1 without a body")
         if not self._authority.engine.has_requests(host, port):
             return None
+        if head.method == "POST" and _METHOD_IN_QUERY & set(_names(head.query)):
+            raise HeadError("_method would have the server read another request than the one decided on")
         for name, _ in head.fields:
             if name.lower() in _OVERRIDES:
                 raise HeadError(
                     f"{name.decode()} would have the server read another request than the one decided on"
                 )
-        where = (
-            hosts.join(host, port)
-            if port != _DEFAULT[self._scheme]
-            else hosts.join(host, port).rpartition(":")[0]
-        )
-        method = "WEBSOCKET" if head.upgrade == "websocket" else head.method
+        where = hosts.join(hosts.service(host), port)
+        if port == _DEFAULT[self._scheme]:
+            where = where.rpartition(":")[0]
+        method = "WEBSOCKET" if websocket else head.method
         resource = f"{method} {self._scheme}://{where}{head.path}"
-        gone = asyncio.Event()
-        with HangUp(self._client.sock, gone):
-            return await self._authority.permit("request", resource, self._origin, gone=gone)
+        return await self._authority.permit("request", resource, self._origin, gone=gone)
+
+    def _spend(self, amount: int) -> None:
+        """Count bytes of a body. Raises Refused when a budget is spent."""
+        within = self._count(amount)
+        if self._permit is not None and not self._permit.spend(amount):
+            within = False
+        if not within:
+            resource = self._permit.resource if self._permit is not None else hosts.join(*self._where)
+            op = "request" if self._permit is not None else "connect"
+            raise self._authority.refuse(
+                op,
+                resource,
+                self._origin,
+                "the budget is spent",
+                "built-in: budgets",
+                "try again: the person is asked",
+            )
 
     # -- one request -------------------------------------------------------------------------------
 
     async def _fields(
         self, head: Head, host: str, port: int
-    ) -> tuple[list[tuple[bytes, bytes]], str, list[secrets.Entry]]:
-        """Return the fields and the target to send, with secrets in their places. Raises Refused."""
-        websocket = head.upgrade == "websocket"
-        named = {n.strip().lower() for v in head.get(b"connection") for n in v.split(b",")}
-        fields = [(n, v) for n, v in head.fields if n.lower() not in _HOP and n.lower() not in named]
-        query, used = head.query, []
-        bound = self._vault.bound(host, port)
+    ) -> tuple[list[tuple[bytes, bytes]], str, secrets.Scrub]:
+        """Return the fields and the target to send, with secrets in their places, and what is to be scrubbed. Raises Refused."""
+        dropped = _HOP | head.options
+        fields = [
+            (n, v) for n, v in head.fields if n.lower() not in dropped and (v or n.lower() != b"host")
+        ]
+        query = head.query
+        bound = self._vault.bound(hosts.service(host), port)
+        scrub = secrets.Scrub(bound)
         for entry in bound:
-            if self._scheme != "https" and host != hosts.LOCAL:
+            if self._scheme != "https" and hosts.service(host) != hosts.LOCAL:
                 continue
             if entry.value is None:
                 seen = (
@@ -222,10 +266,14 @@ class Exchange:
                 continue
             fresh, text, found = secrets.put(entry, fields, query)
             if found:
-                permit = await self._authority.permit("use", f"secret:{entry.secret.name}", self._origin)
-                permit.done(note=f"to {host}")
+                gone = asyncio.Event()
+                with HangUp(self._client.sock, gone):
+                    use = f"secret:{entry.secret.name}"
+                    (await self._authority.permit("use", use, self._origin, gone=gone)).done(
+                        note=f"to {host}"
+                    )
                 fields, query = fresh, text
-                used.append(entry)
+                scrub.sent(found)
         target = head.target.partition("?")[0] + ("?" + query if "?" in head.target else "")
         # What was put in is no placeholder any more, so whatever is still found stands in a wrong place.
         self._no_placeholder(
@@ -236,9 +284,9 @@ class Exchange:
         if bound:
             fields = [(n, v) for n, v in fields if n.lower() != b"accept-encoding"]
             fields.append((b"Accept-Encoding", b"identity"))  # what comes back is looked through
-        if websocket:
+        if head.upgrade == "websocket":
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        return fields, target, bound
+        return fields, target, scrub
 
     def _no_placeholder(self, data: bytes, host: str) -> None:
         entry = self._vault.found_in(data)
@@ -250,8 +298,8 @@ class Exchange:
             )  # fmt: skip
 
     async def _carry(self, head: Head, host: str, port: int) -> bool:
-        fields, target, bound = await self._fields(head, host, port)
-        fresh = self._upstream is None or self._where != (host, port)
+        fields, target, scrub = await self._fields(head, host, port)
+        fresh = self._upstream is None or self._where != (host, port) or self._upstream.ended()
         if fresh:
             await self._open(host, port)
         server = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_BUFFER)
@@ -264,8 +312,8 @@ class Exchange:
             raw = client.send(request)
         except h11.RemoteProtocolError as e:
             raise HeadError(str(e)) from None
-        except h11.LocalProtocolError as e:
-            raise HeadError(f"cannot be sent on: {e}") from None
+        except h11.LocalProtocolError:
+            raise HeadError("cannot be sent on") from None  # its text could hold a secret that was put in
         upstream = self._upstream
         assert upstream is not None
         try:
@@ -277,18 +325,28 @@ class Exchange:
             upstream = await self._open(host, port)
             await upstream.send(raw)
         gone = asyncio.Event()
-        up = asyncio.ensure_future(self._upload(server, client, upstream, host, gone))
-        down = asyncio.ensure_future(self._download(server, client, upstream, bound))
+        up = asyncio.ensure_future(self._upload(server, client, upstream, host))
+        down = asyncio.ensure_future(self._download(head, server, client, upstream, scrub))
+        left = asyncio.ensure_future(gone.wait())
         try:
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-            if up.done() and up.exception() is not None:
-                raise up.exception() or Broken
+            with HangUp(self._client.sock, gone):
+                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+                if up.done() and (fault := up.exception()) is not None:
+                    if isinstance(fault, OSError):  # a server that refuses a body answers and closes
+                        await asyncio.wait({down}, timeout=EARLY)
+                    if not isinstance(fault, OSError) or not down.done() or down.exception() is not None:
+                        raise fault
+                # Who wants no other request may well end his side once he has said this one.
+                staying = head.version != b"HTTP/1.0" and {b"close", b"upgrade"}.isdisjoint(head.options)
+                await asyncio.wait({down, left} if staying else {down}, return_when=asyncio.FIRST_COMPLETED)
+            if not down.done():
+                raise Broken
             return await down
         finally:
-            for task in (up, down):
+            for task in (up, down, left):
                 if not task.done():
                     task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
+            await asyncio.gather(up, down, left, return_exceptions=True)
 
     async def _open(self, host: str, port: int) -> Stream:
         if self._upstream is not None:
@@ -304,40 +362,53 @@ class Exchange:
         client: h11.Connection,
         upstream: Stream,
         host: str,
-        gone: asyncio.Event,
     ) -> None:
-        """Send the request's body on."""
+        """Send the request's body on; trailers are not, since servers differ in what they take from them."""
         window = b""
         looking = bool(self._vault.entries)
         while True:
-            event = server.next_event()
+            try:
+                event = server.next_event()
+            except h11.RemoteProtocolError as e:
+                raise HeadError(f"a malformed body: {e}") from None
             if event is h11.NEED_DATA:
-                data, self._buffer = self._buffer, b""
-                server.receive_data(data or await self._client.recv())
+                data, self._buffer = self._buffer or await self._client.recv(), b""
+                if not data:
+                    raise Broken
+                server.receive_data(data)
                 continue
             if isinstance(event, h11.Data):
                 body = bytes(event.data)
                 if looking:
                     self._no_placeholder(window + body, host)
                     window = (window + body)[-self._vault.tail() :]
+                self._spend(len(body))
                 await self._send(client, upstream, h11.Data(data=body))
             elif isinstance(event, h11.EndOfMessage):
-                await self._send(client, upstream, h11.EndOfMessage(headers=list(event.headers)))
+                self._no_placeholder(b"\n".join(v for _, v in event.headers), host)
+                await self._send(client, upstream, h11.EndOfMessage())
                 return
             elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
                 return
 
     @staticmethod
     async def _send(connection: h11.Connection, stream: Stream, event: h11.Event) -> None:
-        raw = connection.send(event)
+        try:
+            raw = connection.send(event)
+        except h11.LocalProtocolError:
+            raise OSError(errno.EPROTO, "a message that cannot be sent on") from None
         if raw:
             await stream.send(raw)
 
     async def _download(
-        self, server: h11.Connection, client: h11.Connection, upstream: Stream, bound: list[secrets.Entry]
+        self,
+        head: Head,
+        server: h11.Connection,
+        client: h11.Connection,
+        upstream: Stream,
+        scrub: secrets.Scrub,
     ) -> bool:
         """Send the response on; returns whether another request may follow on this connection."""
-        scrubber = secrets.Scrubber(bound)
         while True:
             try:
                 event = client.next_event()
@@ -348,23 +419,41 @@ class Exchange:
                 continue
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
-                    await self._send(server, self._client, _response(event, bound, switching=True))
+                    self._begun = True
+                    await self._send(server, self._client, _response(event, scrub, switching=True))
                     await self._switched(client, server, upstream)
                     return False
                 if server.their_http_version == b"1.1":
-                    await self._send(server, self._client, _response(event, bound))
+                    await self._send(server, self._client, _response(event, scrub))
             elif isinstance(event, h11.Response):
-                await self._send(server, self._client, _response(event, bound))
+                self._look(head, event, scrub)
+                self._begun = True
+                await self._send(server, self._client, _response(event, scrub))
             elif isinstance(event, h11.Data):
-                if data := scrubber.feed(bytes(event.data)):
+                self._spend(len(event.data))
+                if data := scrub.feed(bytes(event.data)):
                     await self._send(server, self._client, h11.Data(data=data))
             elif isinstance(event, h11.EndOfMessage):
-                if rest := scrubber.feed(b"", last=True):
+                if rest := scrub.feed(b"", last=True):
                     await self._send(server, self._client, h11.Data(data=rest))
-                await self._send(server, self._client, h11.EndOfMessage(headers=list(event.headers)))
+                old = server.their_http_version == b"1.0"
+                trailers = [] if old else [(n, scrub.whole(v)) for n, v in event.headers]
+                await self._send(server, self._client, h11.EndOfMessage(headers=trailers))
                 return await self._next(server, client)
             elif isinstance(event, h11.ConnectionClosed):
                 raise OSError(errno.ECONNRESET, "the server ended before its response")
+
+    def _look(self, head: Head, event: h11.Response, scrub: secrets.Scrub) -> None:
+        """Raises Refused for a response that must not go to the client, OSError for one that cannot be looked through."""
+        permit = self._permit
+        if permit is not None and head.upgrade == "websocket" and event.status_code < 300:
+            raise self._authority.refuse(
+                "request", permit.resource, self._origin, "the server did not change to WebSocket, and its answer would be a GET's",
+                "built-in: WebSocket", "a rule that allows the GET, and a request without Upgrade",
+            )  # fmt: skip
+        coding = [v.lower() for n, v in event.headers if n == b"content-encoding"]
+        if scrub.used and any(c not in (b"", b"identity") for c in coding):
+            raise OSError(errno.EPROTO, "it answers in an encoding in which a secret would not be seen")
 
     async def _next(self, server: h11.Connection, client: h11.Connection) -> bool:
         if (
@@ -373,8 +462,13 @@ class Exchange:
             or server.their_state is not h11.DONE
         ):
             await self._client.end()  # the server answered before it had heard all
+            await linger(self._client.sock)
             return False
-        if client.our_state is not h11.DONE or client.their_state is not h11.DONE:
+        if (
+            client.our_state is not h11.DONE
+            or client.their_state is not h11.DONE
+            or client.trailing_data[0]
+        ):
             assert self._upstream is not None
             self._upstream.sock.close()
             self._upstream, self._where = None, ("", 0)
@@ -387,14 +481,15 @@ class Exchange:
             await self._client.send(early)
         if early := server.trailing_data[0] + self._buffer:
             await upstream.send(early)
-        await pumped(self._client, upstream)
+        await pumped(self._client, upstream, self._spend)
 
 
-async def pumped(one: Stream, other: Stream) -> None:
-    """Relay between two streams until both directions have ended, or one fails."""
+async def pumped(one: Stream, other: Stream, spend: Callable[[int], None]) -> None:
+    """Relay between two streams until both directions have ended, or one fails; ``spend`` raises to end it."""
 
     async def pump(source: Stream, sink: Stream) -> None:
         while data := await source.recv():
+            spend(len(data))
             await sink.send(data)
         await sink.end()
 
@@ -407,7 +502,7 @@ async def pumped(one: Stream, other: Stream) -> None:
 
 
 def _response(
-    event: h11.Response | h11.InformationalResponse, bound: list[secrets.Entry], *, switching: bool = False
+    event: h11.Response | h11.InformationalResponse, scrub: secrets.Scrub, *, switching: bool = False
 ) -> h11.Response | h11.InformationalResponse:
     """Return ``event`` for the client: without what was between the server and us, and without secrets."""
     fields = []
@@ -417,12 +512,18 @@ def _response(
             low == b"connection" and not switching
         ):
             continue  # no other protocol or port is offered, and our connections are our own
-        for entry in bound:
-            if entry.value:
-                value = value.replace(entry.value, entry.placeholder)
-        fields.append((name, value))
+        fields.append((name, scrub.whole(value)))
     kind = type(event)
     return kind(status_code=event.status_code, headers=fields, reason=event.reason)
+
+
+def _has_body(head: Head) -> bool:
+    return bool(head.get(b"transfer-encoding")) or any(v.strip(b"0") for v in head.get(b"content-length"))
+
+
+def _names(query: str) -> list[str]:
+    """Return the names of a query's parameters, plain and lower case."""
+    return [unquote_plus(p.partition("=")[0]).lower() for p in query.split("&")]
 
 
 def explicitly_allowed(ctx: Context, host: str, port: int) -> bool:

@@ -11,10 +11,11 @@ from remit_policy import hosts
 
 MAX_HEAD = 1 << 16  # bytes; cookies of 16 kB are seen
 MAX_FIELDS = 256
-_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 _HEX = frozenset("0123456789abcdefABCDEF")
-PREFACE = b"PRI * HTTP/2.0"
+_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
+PREFACE = b"PRI * HTTP/2.0\r\n"
 
 
 class HeadError(ValueError):
@@ -44,9 +45,13 @@ class Head:
     @property
     def upgrade(self) -> str:
         """The protocol that the client wants to change to, lower case; "" for none."""
-        connection = b",".join(self.get(b"connection")).lower()
-        wanted = self.get(b"upgrade")
-        return wanted[0].decode("latin-1").lower() if wanted and b"upgrade" in connection else ""
+        wanted = b", ".join(self.get(b"upgrade"))
+        return wanted.decode("latin-1").lower() if b"upgrade" in self.options else ""
+
+    @property
+    def options(self) -> set[bytes]:
+        """What Connection names, lower case."""
+        return {n.strip().lower() for v in self.get(b"connection") for n in v.split(b",")} - {b""}
 
 
 def find(data: bytes) -> int:
@@ -55,6 +60,8 @@ def find(data: bytes) -> int:
     head = data[: end + 4] if end >= 0 else data
     if len(head) > MAX_HEAD:
         raise HeadError("the head is too long")
+    if head.count(b"\n") > MAX_FIELDS + 2:
+        raise HeadError("too many fields")
     at = head.find(b"\n")
     while at >= 0:
         if at == 0 or head[at - 1] != 13:
@@ -72,8 +79,10 @@ def parse(raw: bytes, *, scheme: str, port: int, proxied: bool = False) -> Head:
     words = lines[0].split(b" ")
     if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise HeadError("not a request line of HTTP/1")
-    if not words[0] or not set(words[0]) <= _TOKEN or len(words[0]) > 32:
+    if not words[0] or not set(words[0]) <= TOKEN or len(words[0]) > 32:
         raise HeadError("a method that is no token")
+    if words[0] != words[0].upper():
+        raise HeadError("a method in small letters, which some servers take for the one in capitals")
     if not words[1] or not all(0x21 <= b < 0x7F for b in words[1]):
         raise HeadError("a target with a character that none has")
     if len(lines) - 1 > MAX_FIELDS:
@@ -86,7 +95,7 @@ def parse(raw: bytes, *, scheme: str, port: int, proxied: bool = False) -> Head:
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
-    if not colon or not name or not set(name) <= _TOKEN:
+    if not colon or not name or not set(name) <= TOKEN:
         raise HeadError("a field name that is no token")
     value = value.strip(b" \t")
     if any((b < 0x20 and b != 9) or b == 0x7F for b in value):
@@ -102,6 +111,8 @@ def _check_framing(head: Head) -> None:
         raise HeadError("a Content-Length that is not one number")
     if len(coding) > 1 or (coding and coding[0].lower() != b"chunked"):
         raise HeadError("a Transfer-Encoding other than chunked")
+    if not _FRAMING.isdisjoint(head.options):
+        raise HeadError("Connection names a field that is not its own")
     if coding and head.version == b"HTTP/1.0":
         raise HeadError("Transfer-Encoding in HTTP/1.0")
 
@@ -181,6 +192,6 @@ def canonical_path(path: str) -> str:
         at += 1
     found = "".join(out)
     segments = found.split("/")[1:]
-    if any(s.split(";")[0] in (".", "..") for s in segments) or "" in segments[:-1]:
+    if any(s.replace("%3B", ";").split(";")[0] in (".", "..") for s in segments) or "" in segments[:-1]:
         raise HeadError("dot or empty segments in a path")
     return found

@@ -12,10 +12,12 @@ import asyncio
 import base64
 import binascii
 import os
+import re
 import secrets
 import shutil
 import string
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus
 
 from remit_policy import hosts
 from remit_policy.engine import Engine
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from remit_daemon.gateway.context import Context
 
     Fields = list[tuple[bytes, bytes]]
+    Pair = tuple[bytes, bytes]  # what is put, and for what
 
 MAX_VALUE = 1 << 14  # bytes; a service account's key in JSON is some 2 kB
 COMMAND_LIMIT = (
@@ -34,6 +37,9 @@ COMMAND_LIMIT = (
 )
 MIN_VALUE = 8  # characters; a shorter one would be found by chance in what is scrubbed
 _KEPT = 16  # characters of a value in which its fixed beginning is looked for, as in ``sk-ant-api03-`` or ``ghp_``
+_WORD = re.compile("[A-Za-z]{1,8}[0-9]{0,2}")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_VARIED = string.digits + string.ascii_letters
 
 
 class Entry:
@@ -46,6 +52,7 @@ class Entry:
         self.placeholder = shaped(value.decode("latin-1") if value else "remit-" + "x" * 34).encode(
             "latin-1"
         )
+        self.forms = _forms(self.placeholder)
         rules = tuple(Rule(USER, ALLOW, "connect", host) for host in secret.hosts)
         self._hosts = Engine(Snapshot("", rules))
 
@@ -55,18 +62,36 @@ class Entry:
 
 
 def shaped(value: str) -> str:
-    """Return a random text that looks like ``value``: its fixed beginning, its length, its kinds of characters."""
-    head = max((value.rfind(c, 0, _KEPT) for c in "-_"), default=-1) + 1
-    if len(value) - head < MIN_VALUE:
-        head = 0
+    """Return a random text that looks like ``value``: its fixed beginning, its length, its kinds of characters.
+
+    Where most of a value is neither letter nor digit, what is left of it would tell too much: then all is random.
+    """
+    head = _fixed(value)
+    rest = value[head:]
+    varied = sum(c in _VARIED for c in rest)
+    if varied < MIN_VALUE or varied * 2 < len(rest):
+        return "".join(secrets.choice(_VARIED) for _ in value)
     out = value[:head]
-    for c in value[head:]:
+    for c in rest:
         for kind in (string.digits, string.ascii_lowercase, string.ascii_uppercase):
             if c in kind:
                 c = secrets.choice(kind)
                 break
-        out += c
+        out += c if c.isascii() else secrets.choice(string.ascii_lowercase)
     return out if out != value else shaped(value)
+
+
+def _fixed(value: str) -> int:
+    """Return how long the beginning of ``value`` is that names its kind, 0 for none.
+
+    It is made of short words (``sk-ant-api03-``, ``github_pat_``), and what follows is long and no words.
+    """
+    size = max((value.rfind(c, 0, _KEPT) for c in "-_"), default=-1) + 1
+    words = value[:size].replace("_", "-").split("-")[:-1]
+    rest = value[size:]
+    named = all(_WORD.fullmatch(w) for w in words)
+    random = len(rest) >= _KEPT and any(c in string.digits + string.ascii_uppercase for c in rest)
+    return size if named and random else 0
 
 
 class Vault:
@@ -80,82 +105,106 @@ class Vault:
         return [e for e in self.entries if e.bound_to(host, port)]
 
     def found_in(self, data: bytes) -> Entry | None:
-        """Return the secret whose placeholder is in ``data``, as it is or in base64."""
+        """Return the secret whose placeholder is in ``data``: as it is, in base64 or as a query has it."""
         for entry in self.entries:
-            if entry.placeholder in data or any(p in data for p in _encoded(entry.placeholder)):
+            if any(form in data for form in entry.forms):
                 return entry
         return None
 
     def tail(self) -> int:
         """Return how many bytes of what was looked at a placeholder could still begin in."""
-        return max((len(e.placeholder) for e in self.entries), default=1) - 1
+        return max((len(form) for e in self.entries for form in e.forms), default=1) - 1
 
 
-def _encoded(text: bytes) -> list[bytes]:
-    """Return what is sure to stand in base64 of a text that holds ``text``, for each of the three alignments."""
-    out = []
-    for skip in range(3):
+def _forms(text: bytes) -> list[bytes]:
+    """Return ``text`` as it is and as a query has it, and what is sure to stand in base64 of a text that holds it."""
+    out = [text]
+    if (quoted := quote(text, safe="").encode()) != text:
+        out.append(quoted)
+    for skip in range(3):  # the alignments
         whole = base64.b64encode(b"\0" * skip + text)
-        out.append(whole[(skip * 8 + 5) // 6 : len(text) * 8 // 6 - 1])
+        part = whole[(skip * 8 + 5) // 6 : len(text) * 8 // 6 - 1]
+        out.append(part)
+        if (other := part.translate(_URL_SAFE)) != part:
+            out.append(other)
     return out
 
 
-def put(entry: Entry, fields: Fields, query: str) -> tuple[Fields, str, bool]:
-    """Return fields and query with the value at its bound place, and whether the placeholder was there."""
-    position, used = entry.secret.position, False
+def put(entry: Entry, fields: Fields, query: str) -> tuple[Fields, str, list[Pair]]:
+    """Return fields and query with the value at its bound place, and what was put for what; empty when nothing was."""
+    kind, _, name = entry.secret.position.partition(":")
     value = entry.value
     assert value is not None
-    kind, _, name = position.partition(":")
+    found: list[Pair] = []
     if kind == "query":
-        parts = query.split("&") if query else []
-        wanted = f"{name}={entry.placeholder.decode('latin-1')}"
-        if wanted in parts:
-            parts[parts.index(wanted)] = f"{name}={value.decode('latin-1')}"
-            return fields, "&".join(parts), True
-        return fields, query, False
+        parts = query.split("&")
+        for at, part in enumerate(parts):
+            key, _, text = part.partition("=")
+            if (
+                unquote_plus(key) == name
+                and unquote_plus(text, "latin-1").encode("latin-1") == entry.placeholder
+            ):
+                fresh = quote(value, safe="")
+                found.append((fresh.encode(), text.encode("latin-1")))
+                parts[at] = f"{key}={fresh}"
+        return fields, "&".join(parts), found
     header = (name if kind == "header" else "authorization").encode().lower()
     out: Fields = []
-    for field, text in fields:
-        if field.lower() == header:
-            fresh = _replaced(entry, kind, text, value)
-            used = used or fresh is not text
-            text = fresh
-        out.append((field, text))
-    return out, query, used
+    for field, said in fields:
+        if field.lower() == header and (pair := _replaced(entry, kind, said, value)) is not None:
+            found.append(pair)
+            said = said.replace(pair[1], pair[0])
+        out.append((field, said))
+    return out, query, found
 
 
-def _replaced(entry: Entry, kind: str, text: bytes, value: bytes) -> bytes:
-    scheme, _, rest = text.partition(b" ")
+def _replaced(entry: Entry, kind: str, text: bytes, value: bytes) -> Pair | None:
+    """Return what is to be put for which part of a field's ``text``, None when the placeholder is not where it belongs."""
     if kind == "header":
-        return text.replace(entry.placeholder, value) if entry.placeholder in text else text
-    if kind == "bearer" and scheme.lower() in (b"bearer", b"token") and rest.strip() == entry.placeholder:
-        return scheme + b" " + value
+        return (value, entry.placeholder) if entry.placeholder in text else None
+    scheme, _, rest = text.partition(b" ")
+    rest = rest.strip()
+    if kind == "bearer" and scheme.lower() in (b"bearer", b"token") and rest == entry.placeholder:
+        return value, rest
     if kind == "basic" and scheme.lower() == b"basic":
         try:
-            plain = base64.b64decode(rest.strip(), validate=True)
+            plain = base64.b64decode(rest, validate=True)
         except (binascii.Error, ValueError):
-            return text
+            return None
         user, _, password = plain.partition(b":")
         wanted = entry.secret.user.encode()
         if password == entry.placeholder and (not wanted or user == wanted):
-            return scheme + b" " + base64.b64encode(user + b":" + value)
-    return text
+            return base64.b64encode(user + b":" + value), rest
+    return None
 
 
-class Scrubber:
-    """Takes the values of ``entries`` out of a stream: ``feed`` returns what may go on."""
+class Scrub:
+    """Takes values out of what comes back: of the secrets ``bound`` to the host, and as they were sent.
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._pairs = [(e.value, e.placeholder) for e in entries if e.value]
+    ``feed`` returns what of a stream may go on. What takes a value's place is as long.
+    """
+
+    def __init__(self, bound: Iterable[Entry]) -> None:
+        self._pairs = [(e.value, e.placeholder) for e in bound if e.value]
         self._held = b""
+        self.used = False
+
+    def sent(self, pairs: list[Pair]) -> None:
+        """Take note of values that went out, in the form in which they did."""
+        self.used = True
+        self._pairs += [p for p in pairs if p not in self._pairs and len(p[0]) == len(p[1])]
+
+    def whole(self, data: bytes) -> bytes:
+        """Return ``data``, which stands for itself, without values."""
+        for value, placeholder in self._pairs:
+            data = data.replace(value, placeholder)
+        return data
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """Take ``data``; what could be the beginning of a value is kept back unless it is the ``last``."""
         if not self._pairs:
             return data
-        data = self._held + data
-        for value, placeholder in self._pairs:
-            data = data.replace(value, placeholder)
+        data = self.whole(self._held + data)
         keep = 0 if last else max(_overlap(data, value) for value, _ in self._pairs)
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
@@ -177,6 +226,8 @@ async def prepare(ctx: Context) -> Vault:
             value = await _value(secret, ctx.env)
             if not MIN_VALUE <= len(value) <= MAX_VALUE:
                 raise OSError(f"a value of {len(value)} bytes")
+            if secret.position != "basic" and any(b < 0x20 or b == 0x7F for b in value):
+                raise OSError("a value with a line break or another control character")
             entries.append(Entry(secret, value, ""))
         except (OSError, TimeoutError) as e:
             entries.append(Entry(secret, None, str(e) or type(e).__name__))

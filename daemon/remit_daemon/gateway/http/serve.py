@@ -4,6 +4,8 @@
                 -> HTTP   Host likewise, for every request        -> exchange
                 -> other  every name that led here must be allowed -> pass through
 
+What a lenient server would take for HTTP is HTTP here, and then read strictly. HTTP/2 without TLS is another protocol.
+
 A connection comes with the names by which its address was looked up (the decided one first), or with none: then it is the bare
 address that was decided. A name that only the client claims counts when policy allows that very name; it is then connected
 to by that name, never to the address. No server name, or an encrypted hello, is a host unknown: the address itself must be
@@ -23,6 +25,7 @@ import ssl
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from remit_daemon.gateway.accept import HangUp, revoke, will_reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
@@ -30,12 +33,14 @@ from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
-from remit_daemon.gateway.http.head import PREFACE, Head, HeadError
+from remit_daemon.gateway.http.head import MAX_HEAD, PREFACE, TOKEN, Head
 from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls, linger
 from remit_policy import hosts
 from remit_policy.model import ALLOW
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from remit_daemon.gateway.authority import Origin, Permit
     from remit_daemon.gateway.context import Context
 
@@ -43,8 +48,6 @@ SILENT = 0.2  # seconds without a byte of the client after which the server may 
 HELLO_WITHIN = 30.0  # seconds for a whole ClientHello or request line, once it has begun
 HANDSHAKE_WITHIN = 30.0
 EXPLAIN_WITHIN = 5.0  # seconds that a refused client has to say in which protocol it wants to hear why
-_METHOD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
-_LONGEST = 16  # characters of a method, as far as telling HTTP from other protocols goes
 TLS, HTTP, OTHER = "TLS", "HTTP", "other"
 _RULE = "built-in: the host that is meant"
 
@@ -53,10 +56,15 @@ def kind_of(data: bytes) -> str:
     """Return which protocol ``data``, the client's first bytes, begins; "" while that is open."""
     if data[:1] == b"\x16":
         return TLS if len(data) > 1 and data[1] == 3 else OTHER if len(data) > 1 else ""
-    word, blank, _ = data[: _LONGEST + 1].partition(b" ")
-    if not word or not set(word) <= _METHOD or len(word) > _LONGEST:
+    if data.startswith(PREFACE):
         return OTHER
-    return HTTP if blank else ""
+    line, newline, _ = data.lstrip(b" \t\r\n").partition(b"\n")
+    if b"HTTP/" in line.upper() and (newline or not PREFACE.startswith(data)):
+        return HTTP
+    word = line.replace(b"\t", b" ").rstrip(b"\r").partition(b" ")[0]
+    if newline or not set(word) <= TOKEN:
+        return OTHER
+    return HTTP if len(data) > MAX_HEAD else ""
 
 
 class _First:
@@ -98,10 +106,14 @@ async def _readable(sock: socket.socket, seconds: float) -> bool:
         loop.remove_reader(sock.fileno())
 
 
-async def _listen(client: socket.socket, data: bytes = b"") -> _First:
-    """Read until it is clear what the client speaks. Raises HelloError, OSError, EOFError when it says nothing at all."""
+async def _listen(client: socket.socket, heard: bytearray) -> _First:
+    """Read, to the end of ``heard``, until it is clear what the client speaks.
+
+    Raises HelloError, OSError, EOFError when it says nothing at all.
+    """
     loop = asyncio.get_running_loop()
     while True:
+        data = bytes(heard)
         if (first := _told(data)) is not None:
             return first
         more = await loop.sock_recv(client, CHUNK)
@@ -109,7 +121,7 @@ async def _listen(client: socket.socket, data: bytes = b"") -> _First:
             if not data:
                 raise EOFError
             return _First(data, OTHER, None)
-        data += more
+        heard += more
 
 
 class _Connection:
@@ -122,7 +134,7 @@ class _Connection:
         self.ctx = ctx
         self.client = client
         self.origin = origin
-        self.ip = hosts.LOCAL if hosts.is_local(hosts.packed(ip)) else ip
+        self.ip = hosts.service(ip)
         self.port = port
         self.names = names
         self.upstream = upstream
@@ -139,6 +151,7 @@ class _Connection:
 
     async def mean(self, host: str, port: int, said: str) -> None:
         """Return when this connection may be to ``host``, as the client ``said``. Raises Refused."""
+        host = hosts.service(host)
         if port != self.port:
             raise self.refuse(f"{said} names port {port} on a connection to port {self.port}", host)
         if host in self.allowed:
@@ -148,21 +161,33 @@ class _Connection:
             raise self.refuse(f"{said} names {host}, but the address was looked up as {led}", host)
         if not self.names and not explicitly_allowed(self.ctx, host, port):
             raise self.refuse(f"{said} names {host}, but the connection is to the address {self.ip}", host)
-        permit = await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin)
-        self.permits.append(_ends(permit))
+        await self._permit(hosts.join(host, port))
         self.allowed.add(host)
         if not self.names:
             self._drop()  # what is reached is that name's own address
 
+    async def _permit(self, resource: str) -> None:
+        """Return when the connection is permitted as one to ``resource``, too; it ends with that permission. Raises Refused."""
+        gone = asyncio.Event()
+        with HangUp(self.client, gone):
+            permit = await self.ctx.authority.permit("connect", resource, self.origin, gone=gone)
+        serving = asyncio.current_task()
+        assert serving is not None
+        permit.on_revoked = lambda: revoke(serving, self.client)
+        self.permits.append(permit)
+
     async def mean_address(self, why: str) -> None:
-        """Return when the connection may go to the bare address. Raises Refused."""
-        if not self.names:
+        """Return when the connection may go to the bare address, whatever host is meant there. Raises Refused."""
+        for name in self.names:
+            if name != self.ip and self.looked_into(name):
+                raise self.refuse(f"{why}, and {name} has rules for requests", name)
+        if not self.names or self.ip in self.allowed:
             return
         resource = hosts.join(self.ip, self.port)
         if self.ctx.authority.decide("connect", resource).verdict != ALLOW:
             how = f"a rule that allows connect to {resource} would let it"
             raise self.refuse(f"{why}, so the host is unknown", how=how)
-        self.permits.append(_ends(await self.ctx.authority.permit("connect", resource, self.origin)))
+        await self._permit(resource)
 
     async def mean_all(self) -> None:
         """Return when every name that led here is allowed. Raises Refused.
@@ -196,7 +221,7 @@ class _Connection:
 
     def count(self, amount: int) -> bool:
         """Spend ``amount`` bytes of the budget; False when there is no more."""
-        return self.permit is None or self.permit.spend(amount)
+        return spend((self.permit, *self.permits), amount)
 
     # -- what follows the first bytes --------------------------------------------------------------
 
@@ -215,8 +240,6 @@ class _Connection:
         if first is None:
             return
         if first.kind == HTTP:
-            if first.data.startswith(PREFACE[: len(first.data)]) and first.data[:3] == b"PRI":
-                raise self.refuse("HTTP/2 without TLS is not read here", how="HTTP/1.1")
             await self._requests(Plain(self.client, first.data), "http")
         elif first.kind == TLS:
             assert first.hello is not None
@@ -225,27 +248,32 @@ class _Connection:
             await self.mean_all()
             for host in self.names or (self.ip,):
                 if self.looked_into(host):
-                    raise self.refuse(f"{host} has rules for requests, and this is no HTTP", host)
+                    raise self.refuse(f"{host} has rules for requests, and this is no HTTP/1", host)
             await self.pass_through(first.data, self.names[0] if self.names else self.ip)
 
     async def _first(self, data: bytes) -> _First | None:
         """Return what the client begins with; None when the server began and all has been served."""
         readable = any(self.looked_into(h) for h in self.names or (self.ip,))
         limit = SILENT if self.upstream and not readable else HELLO_WITHIN
+        heard = bytearray(data)
         try:
             # Nearly all clients begin by themselves, and in one piece: no task is needed for those.
-            if not data and await _readable(self.client, limit):
-                data = self.client.recv(CHUNK)
-                if not data:
+            if not heard and await _readable(self.client, limit):
+                heard += self.client.recv(CHUNK)
+                if not heard:
                     return None
-            if data and (first := _told(data)) is not None:
+            if heard and (first := _told(bytes(heard))) is not None:
                 return first
         except tls.HelloError as e:
             raise self.refuse(f"a malformed TLS hello: {e}") from None
-        listening = asyncio.ensure_future(_listen(self.client, data))
+        listening = asyncio.ensure_future(_listen(self.client, heard))
         try:
-            await asyncio.wait({listening}, timeout=limit if data else 0)
+            await asyncio.wait({listening}, timeout=limit if heard else 0)
             if not listening.done() and self.upstream is not None and not readable:
+                if heard and self.ip == hosts.LOCAL:
+                    return _First(
+                        bytes(heard), OTHER, None
+                    )  # one service only is there, whatever Host would say
                 return await self._server_first(listening)
             if not listening.done():
                 raise self.refuse("the client says nothing")
@@ -278,13 +306,13 @@ class _Connection:
         return await listening
 
     async def _tls(self, data: bytes, hello: tls.Hello) -> None:
-        if hello.ech:
-            await self.mean_address("the TLS hello is encrypted")
-            await self.pass_through(data, self.ip)
-            return
-        if not hello.sni:
-            await self.mean_address("TLS without a server name")
+        if hello.ech or not hello.sni:
+            await self.mean_address(
+                "the TLS hello is encrypted" if hello.ech else "TLS without a server name"
+            )
             host = self.ip
+            if hello.ech and self.looked_into(host):
+                raise self.refuse(f"the TLS hello is encrypted, and {host} has rules for requests", host)
         else:
             try:
                 host = hosts.canonical(hello.sni)
@@ -316,8 +344,8 @@ class _Connection:
         await self._requests(client, "https", host)
 
     async def _requests(self, client: Stream, scheme: str, sni: str = "") -> None:
-        async def allow(host: str, port: int) -> None:
-            if sni and host != sni:
+        async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+            if sni and hosts.service(host) != sni:
                 raise self.refuse(f"Host names {host}, but TLS named {sni}", host)
             await self.mean(host, port, "Host")
 
@@ -327,20 +355,23 @@ class _Connection:
 
         fallback = sni or (self.names[0] if self.names else self.ip)
         await Exchange(
-            self.ctx, client, self.origin, scheme, self.port, allow, connect, fallback=fallback
+            self.ctx,
+            client,
+            self.origin,
+            scheme,
+            self.port,
+            allow,
+            connect,
+            fallback=fallback,
+            count=self.count,
         ).serve()
 
 
-def _ends(permit: Permit) -> Permit:
-    """Have the connection that is served here end when ``permit`` is revoked."""
-    serving = asyncio.current_task()
-    assert serving is not None
-
-    def end() -> None:
-        serving.cancel()
-
-    permit.on_revoked = end
-    return permit
+def spend(permits: Iterable[Permit | None], amount: int) -> bool:
+    """Count bytes against the budgets of ``permits``, once for each rule; False when one is spent."""
+    rules = {permit.rule.source if permit.rule else "": permit for permit in permits if permit is not None}
+    within = [permit.spend(amount) for permit in rules.values()]
+    return all(within)
 
 
 @cache
@@ -387,7 +418,7 @@ async def serve_transparent(
     try:
         await connection.serve()
     except Refused as e:
-        await explain(ctx, client, e, connection.first)
+        await _explain_or_reset(ctx, client, e, connection.first)
         raise
     finally:
         connection.close()
@@ -396,7 +427,7 @@ async def serve_transparent(
 async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, refused: Refused) -> None:
     """Tell a client of which nothing was read yet why it is refused. Raises OSError."""
     try:
-        first = await asyncio.wait_for(_listen(client), EXPLAIN_WITHIN)
+        first = await asyncio.wait_for(_listen(client, bytearray()), EXPLAIN_WITHIN)
     except (TimeoutError, EOFError, tls.HelloError) as e:
         raise OSError(errno.ECONNRESET, str(e)) from None
     await explain(ctx, client, refused, first)
@@ -425,6 +456,15 @@ async def explain(ctx: Context, client: socket.socket, refused: Refused, first: 
     await linger(client)
 
 
+async def _explain_or_reset(
+    ctx: Context, client: socket.socket, refused: Refused, first: _First | None
+) -> None:
+    try:
+        await explain(ctx, client, refused, first)
+    except OSError:
+        will_reset(client)
+
+
 def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by remit") -> bytes:
     """Return a whole response that says why."""
     body = json.dumps(refused.as_dict() | {"error": fault}).encode() + b"\n"
@@ -437,20 +477,27 @@ def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by
 
 async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> None:
     """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
-    allowed: dict[tuple[str, int], Permit] = {}
+    allowed: dict[str, Permit] = {}
+    current: list[Permit] = []  # of the host that is spoken to
 
-    async def allow(host: str, port: int) -> None:
-        if (host, port) not in allowed:
-            permit = await ctx.authority.permit("connect", hosts.join(host, port), origin)
-            allowed[host, port] = _ends(permit)
+    async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+        resource = hosts.join(hosts.service(host), port)
+        if resource not in allowed:
+            permit = allowed[resource] = await ctx.authority.permit("connect", resource, origin, gone=gone)
+            serving = asyncio.current_task()
+            assert serving is not None
+            permit.on_revoked = lambda: revoke(serving, client)
+        current[:] = [allowed[resource]]
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
 
     async def tunnel(head: Head, rest: bytes) -> None:
         host, port = head.host, head.port
-        await allow(host, port)
-        permit = allowed[host, port]
+        gone = asyncio.Event()
+        with HangUp(client, gone):
+            await allow(host, port, gone)
+        permit = current[0]
         try:
             upstream = await ctx.dial(host, port, origin)
         except OSError as e:
@@ -470,14 +517,22 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
         try:
             await connection.serve(rest)
         except Refused as e:
-            await explain(ctx, client, e, connection.first)
+            await _explain_or_reset(ctx, client, e, connection.first)
         finally:
             connection.close()
 
     try:
-        await Exchange(ctx, Plain(client), origin, "http", 80, allow, connect, proxied=True).serve(tunnel)
-    except HeadError as e:
-        raise OSError(errno.EPROTO, str(e)) from None
+        await Exchange(
+            ctx,
+            Plain(client),
+            origin,
+            "http",
+            80,
+            allow,
+            connect,
+            proxied=True,
+            count=lambda n: spend(current, n),
+        ).serve(tunnel)
     finally:
         for permit in allowed.values():
             permit.done()

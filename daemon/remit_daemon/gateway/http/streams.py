@@ -31,9 +31,14 @@ class Plain:
         """Send all of ``data``. Raises OSError."""
         await self._loop.sock_sendall(self.sock, data)
 
-    def push_back(self, data: bytes) -> None:
-        """Have ``data`` be what is read next."""
-        self._early = data + self._early
+    def ended(self) -> bool:
+        """Tell whether a kept connection is over: a server that is asked nothing says nothing but its end."""
+        try:
+            return bool(self._early) or self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) is not None
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     async def end(self) -> None:
         """Say that nothing more will be sent."""
@@ -52,7 +57,6 @@ class Tls:
         self._tls = context.wrap_bio(
             self._in, self._out, server_side=server_side, server_hostname=None if server_side else name
         )
-        self._early = b""
         self._sending = asyncio.Lock()
         self.sock = below.sock
 
@@ -89,9 +93,6 @@ class Tls:
 
     async def recv(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises OSError."""
-        if self._early:
-            early, self._early = self._early, b""
-            return early
         while True:
             try:
                 return self._tls.read(_TLS_CHUNK)
@@ -118,9 +119,15 @@ class Tls:
             view = view[sent:]
             await self._flush()
 
-    def push_back(self, data: bytes) -> None:
-        """Have ``data`` be what is read next."""
-        self._early = data + self._early
+    def ended(self) -> bool:
+        """Tell whether a kept connection is over, as ``Plain.ended``."""
+        try:
+            self._tls.read(1)
+        except ssl.SSLWantReadError:
+            return self._below.ended()
+        except ssl.SSLError:
+            pass
+        return True
 
     async def end(self) -> None:
         """Say that nothing more will be sent."""
