@@ -88,7 +88,8 @@ def test_listening_on_every_address_is_not_listening_to_this_machine(
     assert _why(capsys, "listen", "localhost:8000")["verdict"] == "allow"
     for spelling in ("0.0.0.0:8000", "[::]:8000", "*:8000"):
         found = _why(capsys, "listen", spelling)
-        assert found["verdict"] == "ask" and found["source"] != "default", spelling
+        assert found["verdict"] == "ask", spelling
+        assert found["source"] != "default", spelling
 
 
 @pytest.mark.usefixtures("policy")
@@ -98,6 +99,16 @@ def test_apps_and_secrets_are_known_by_name(capsys: pytest.CaptureFixture[str]) 
     assert "github" in str(_why(capsys, "use", "secret:githbu")["note"])
     assert policy_cmd.run(["why", "toy", "use", "app:screeen"]) == policy_cmd.WRONG
     assert "screen, input" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_socket_is_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _why(capsys, "connect", "/tmp/.X11-unix/X0")
+    assert (found["op"], found["resource"], found["verdict"]) == ("use", "app:screen", "ask")
+    found = _why(capsys, "connect", "/run/docker.sock")
+    assert found["verdict"] == "deny"
+    assert "helper" in str(found["source"])
+    assert _why(capsys, "connect", "~/some.sock")["verdict"] == "ask"
 
 
 @pytest.mark.parametrize(
