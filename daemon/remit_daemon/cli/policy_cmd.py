@@ -198,6 +198,8 @@ def _resource(op: str, text: str, values: dict[str, str]) -> str:
         full = text
         if op == "connect" and not key(op, text):
             full = text + ":443"
+        elif op == "request":
+            full = text.partition("?")[0]  # rules are about paths
         elif op == "use" and text in APPS:
             full = "app:" + text
         elif op == "listen" and text.rpartition(":")[0] in UNSPECIFIED:
@@ -239,11 +241,11 @@ def _why(options: _Options, json_out: bool) -> int:
         # Nobody looks into what goes to such a host: its connections are what is decided.
         op, resource = "connect", hosts.join(*there)
         note = "no rule is about requests to this host: what counts is the connection"
-    if op == "connect" and resource[:1] in "/@" and engine.decide(op, resource).rule is None:
+    app = unix.app_of(resource) if op == "connect" and resource[:1] in "/@" else ""
+    if app and engine.decide(op, resource).rule is None:
         # No rule names this socket: what it is for decides, as the supervisor has it.
-        if app := unix.app_of(resource):
-            note = f"{resource} is reached by the app permission '{app}'"
-            op, resource = "use", "app:" + app
+        note = f"{resource} is reached by the app permission '{app}'"
+        op, resource = "use", "app:" + app
     decision = explain(engine, op, resource, [resource, *options.rest[3:]])
     if op == "connect" and decision.rule is None and unix.is_helper(resource):
         decision = Decision(DENY, unix.HELPER, (unix.HELPER,))
