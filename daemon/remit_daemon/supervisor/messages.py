@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.act import Effect, Note
 
 MSG_DONTWAIT, MSG_NOSIGNAL = 0x40, 0x4000
+MSG_ZEROCOPY = 0x4000000  # sends later what the memory holds then: ours
 SOL_SOCKET, SO_TYPE, SO_DOMAIN = 1, 3, 39  # <asm-generic/socket.h>
 STREAM, DGRAM = 1, 2
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
@@ -150,11 +151,11 @@ class Sending:
         """Let go of the socket and of the descriptors; only the first call counts."""
         if self.sock < 0:
             return
-        os.close(self.sock)
+        target.let_go(self.sock)
         self.sock = -1
         for fds in self.taken:
             for fd in fds:
-                os.close(fd)
+                target.let_go(fd)
         self.taken = []
 
     def send(self, names: list[bytes], still: Callable[[], bool] | None) -> int:
@@ -178,11 +179,15 @@ class Sending:
 
     def _one(self, message: Message, fds: list[int], name: bytes, still: Callable[[], bool] | None) -> int:
         total = message.size
+        if message.flags & MSG_ZEROCOPY:
+            raise OSError(errno.ENOBUFS, "copied by all means")  # what callers of it fall back from
         if self.kind != STREAM and total > _MAX_DATAGRAM:
             raise OSError(errno.EMSGSIZE, "datagram too large")
         sent = 0
         while True:
             data = self._read(message, sent, _CHUNK if self.kind == STREAM else total)
+            if still is not None and not still():
+                raise OSError(errno.EINTR, "the target is gone")  # the memory may have been another's
             try:
                 flags = message.flags & ~MSG_DONTWAIT | MSG_DONTWAIT | MSG_NOSIGNAL
                 sent += calls.send_message(self.sock, name, data, fds if not sent else [], flags)
@@ -274,7 +279,7 @@ def act(
         if begun:
             for fds in sending.taken[:1]:
                 for fd in fds:
-                    os.close(fd)
+                    target.let_go(fd)
                 fds.clear()
         return begun + sending.send(names, lambda: calls.id_valid(listener(), note.id))
 

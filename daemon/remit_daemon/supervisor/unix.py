@@ -196,7 +196,7 @@ class Unix:
                 kept = self._abstract.get(name)
                 self._abstract[name] = {os.fstat(sock).st_ino} | (kept & _bound(name) if kept else set())
             finally:
-                os.close(sock)
+                target.let_go(sock)
             return result
         path = name.split(b"\0", 1)[0]
         place = self._resolver.place(note.tid, calls.AT_FDCWD, path)
@@ -214,7 +214,7 @@ class Unix:
         try:
             umask = self._targets.process(note.tid).umask
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             place.close()
             raise
         authority = self._authority
