@@ -7,7 +7,6 @@ Each is done by us on a duplicate of the target's socket (``inet``, ``unix``, ``
 from __future__ import annotations
 
 import errno
-import os
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor import messages, target

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from remit_daemon.gateway.accept import HangUp
+from remit_daemon.gateway.accept import HangUp, reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import head as heads
 from remit_daemon.gateway.http import secrets
@@ -26,6 +26,7 @@ from remit_policy import hosts
 from remit_policy.model import ALLOW
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from remit_daemon.gateway.authority import Origin, Permit
@@ -47,6 +48,8 @@ _HOP = frozenset(
         b"upgrade",
     )
 )
+# By which a server is asked for an answer that cannot be looked through: compressed, or in parts of one's choice.
+_HIDING = frozenset((b"accept-encoding", b"range", b"if-range", b"sec-websocket-extensions"))
 _DEFAULT = {"https": 443, "http": 80}
 # By which some servers take another method or path than the request line's (Rails, Laravel, Express; IIS, Symfony).
 _OVERRIDES = frozenset(
@@ -68,13 +71,16 @@ class Exchange:
         origin: Origin,
         scheme: str,
         port: int,
-        allow: Callable[[str, int], Awaitable[None]],
+        allow: Callable[[str, int], Awaitable[Permit | None]],
         connect: Callable[[str, int], Awaitable[Stream]],
         *,
         fallback: str = "",
         proxied: bool = False,
     ) -> None:
-        """``allow`` raises Refused for a host that this connection may not mean; ``fallback`` is the host of a request without."""
+        """``allow`` raises Refused for a host that this connection may not mean, and returns the permit that is spent by what goes.
+
+        ``fallback`` is the host of a request that names none.
+        """
         self._ctx = ctx
         self._authority = ctx.authority
         self._client = client
@@ -89,6 +95,8 @@ class Exchange:
         self._buffer = b""
         self._upstream: Stream | None = None
         self._where: tuple[str, int] = ("", 0)
+        self._spending: list[Permit] = []
+        self._begun = False  # the client has the beginning of a response
 
     async def serve(self, connect_method: Callable[[Head, bytes], Awaitable[None]] | None = None) -> None:
         """Serve requests until the client or a fault ends it. ``connect_method`` takes over a CONNECT."""
@@ -106,6 +114,14 @@ class Exchange:
             resource = self._fallback or "proxy"
             refused = self._authority.refuse("request", resource, self._origin, str(e), "built-in: HTTP")
             await self._say(400, refused)
+        except h11.ProtocolError as e:
+            reason = f"the message cannot be sent on: {e}"
+            await self._say(
+                400,
+                self._authority.refuse(
+                    "request", self._fallback or "proxy", self._origin, reason, "built-in: HTTP"
+                ),
+            )
         except Refused as e:
             await self._say(403, e)
         except (TimeoutError, Broken):
@@ -130,7 +146,15 @@ class Exchange:
         raw, self._buffer = self._buffer[:size], self._buffer[size:]
         return raw
 
+    def _spend(self, amount: int) -> None:
+        """Count bytes that go either way. Raises OSError when a budget has no more."""
+        if not all(permit.spend(amount) for permit in self._spending):
+            raise OSError(errno.EDQUOT, "the budget is spent")
+
     async def _say(self, status: int, refused: Refused, *, more: dict[str, str] | None = None) -> None:
+        if self._begun:
+            reset(self._client.sock)  # what is said now would be read as part of that response
+            return
         body = json.dumps(refused.as_dict() | (more or {}), ensure_ascii=True).encode() + b"\n"
         reason = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
         head = (
@@ -149,9 +173,13 @@ class Exchange:
         host, port = head.host or self._fallback, head.port or self._port
         if not host:
             raise HeadError("nothing says which host is meant")
-        await self._allow(host, port)
+        spent = await self._allow(host, port)
         permit = await self._permit(head, host, port)
+        self._spending = [p for p in (spent, permit) if p is not None]
+        if permit is not None:
+            permit.on_revoked = ender(self._client.sock)
         try:
+            self._spend(len(head.raw))
             more = await self._carry(head, host, port)
         except Refused:
             self._done(permit, "refused")
@@ -202,8 +230,9 @@ class Exchange:
     ) -> tuple[list[tuple[bytes, bytes]], str, list[secrets.Entry]]:
         """Return the fields and the target to send, with secrets in their places. Raises Refused."""
         websocket = head.upgrade == "websocket"
-        named = {n.strip().lower() for v in head.get(b"connection") for n in v.split(b",")}
-        fields = [(n, v) for n, v in head.fields if n.lower() not in _HOP and n.lower() not in named]
+        fields = [
+            (n, v) for n, v in head.fields if n.lower() not in _HOP and n.lower() not in head.connection
+        ]
         query, used = head.query, []
         bound = self._vault.bound(host, port)
         for entry in bound:
@@ -234,7 +263,7 @@ class Exchange:
         if not any(n.lower() == b"host" for n, _ in fields):
             fields.insert(0, (b"Host", hosts.join(host, port).encode()))
         if bound:
-            fields = [(n, v) for n, v in fields if n.lower() != b"accept-encoding"]
+            fields = [(n, v) for n, v in fields if n.lower() not in _HIDING]
             fields.append((b"Accept-Encoding", b"identity"))  # what comes back is looked through
         if websocket:
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
@@ -320,6 +349,7 @@ class Exchange:
                 if looking:
                     self._no_placeholder(window + body, host)
                     window = (window + body)[-self._vault.tail() :]
+                self._spend(len(body))
                 await self._send(client, upstream, h11.Data(data=body))
             elif isinstance(event, h11.EndOfMessage):
                 await self._send(client, upstream, h11.EndOfMessage(headers=list(event.headers)))
@@ -338,30 +368,39 @@ class Exchange:
     ) -> bool:
         """Send the response on; returns whether another request may follow on this connection."""
         scrubber = secrets.Scrubber(bound)
+        self._begun = False
         while True:
             try:
                 event = client.next_event()
             except h11.RemoteProtocolError as e:
-                raise OSError(errno.EPROTO, f"a malformed response: {e}") from None
+                why = scrubber.whole(str(e).encode("utf-8", "replace")).decode("utf-8", "replace")
+                raise OSError(errno.EPROTO, f"a malformed response: {why}") from None
             if event is h11.NEED_DATA:
-                client.receive_data(await upstream.recv())
+                data = await upstream.recv()
+                self._spend(len(data))
+                client.receive_data(data)
                 continue
             if isinstance(event, h11.InformationalResponse):
                 if event.status_code == 101:
-                    await self._send(server, self._client, _response(event, bound, switching=True))
-                    await self._switched(client, server, upstream)
+                    await self._send(server, self._client, _response(event, scrubber, switching=True))
+                    await self._switched(client, server, upstream, scrubber)
                     return False
                 if server.their_http_version == b"1.1":
-                    await self._send(server, self._client, _response(event, bound))
+                    await self._send(server, self._client, _response(event, scrubber))
             elif isinstance(event, h11.Response):
-                await self._send(server, self._client, _response(event, bound))
+                if scrubber and not _plain(event):
+                    raise OSError(errno.EPROTO, "a compressed response, in which a secret could come back")
+                self._begun = True
+                await self._send(server, self._client, _response(event, scrubber))
             elif isinstance(event, h11.Data):
                 if data := scrubber.feed(bytes(event.data)):
                     await self._send(server, self._client, h11.Data(data=data))
             elif isinstance(event, h11.EndOfMessage):
                 if rest := scrubber.feed(b"", last=True):
                     await self._send(server, self._client, h11.Data(data=rest))
-                await self._send(server, self._client, h11.EndOfMessage(headers=list(event.headers)))
+                trailers = [(n, scrubber.whole(v)) for n, v in event.headers]
+                await self._send(server, self._client, h11.EndOfMessage(headers=trailers))
+                self._begun = False
                 return await self._next(server, client)
             elif isinstance(event, h11.ConnectionClosed):
                 raise OSError(errno.ECONNRESET, "the server ended before its response")
@@ -381,33 +420,50 @@ class Exchange:
         self._buffer = server.trailing_data[0] + self._buffer
         return True
 
-    async def _switched(self, client: h11.Connection, server: h11.Connection, upstream: Stream) -> None:
-        """Relay what is no longer HTTP."""
-        if early := client.trailing_data[0]:
-            await self._client.send(early)
-        if early := server.trailing_data[0] + self._buffer:
-            await upstream.send(early)
-        await pumped(self._client, upstream)
+    async def _switched(
+        self, client: h11.Connection, server: h11.Connection, upstream: Stream, scrubber: secrets.Scrubber
+    ) -> None:
+        """Relay what is no longer HTTP until both directions have ended, or one fails."""
+        self._begun = True
+
+        async def pump(data: bytes, source: Stream, sink: Stream, change: Callable[[bytes], bytes]) -> None:
+            while data := data or await source.recv():
+                self._spend(len(data))
+                await sink.send(change(data))
+                data = b""
+            await sink.end()
+
+        up, down = server.trailing_data[0] + self._buffer, client.trailing_data[0]
+        tasks = [
+            asyncio.ensure_future(pump(up, self._client, upstream, bytes)),
+            asyncio.ensure_future(pump(down, upstream, self._client, scrubber.whole)),
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
-async def pumped(one: Stream, other: Stream) -> None:
-    """Relay between two streams until both directions have ended, or one fails."""
+def ender(client: socket.socket) -> Callable[[], None]:
+    """Return what ends the task that calls this, and resets its ``client``: its permit is revoked."""
+    task = asyncio.current_task()
+    assert task is not None
 
-    async def pump(source: Stream, sink: Stream) -> None:
-        while data := await source.recv():
-            await sink.send(data)
-        await sink.end()
+    def end() -> None:
+        task.cancel()
+        reset(client)
 
-    tasks = [asyncio.ensure_future(pump(one, other)), asyncio.ensure_future(pump(other, one))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+    return end
+
+
+def _plain(event: h11.Response) -> bool:
+    codings = b",".join(v for n, v in event.headers if n == b"content-encoding")
+    return not codings or codings.strip().lower() == b"identity"
 
 
 def _response(
-    event: h11.Response | h11.InformationalResponse, bound: list[secrets.Entry], *, switching: bool = False
+    event: h11.Response | h11.InformationalResponse, scrubber: secrets.Scrubber, *, switching: bool = False
 ) -> h11.Response | h11.InformationalResponse:
     """Return ``event`` for the client: without what was between the server and us, and without secrets."""
     fields = []
@@ -417,12 +473,9 @@ def _response(
             low == b"connection" and not switching
         ):
             continue  # no other protocol or port is offered, and our connections are our own
-        for entry in bound:
-            if entry.value:
-                value = value.replace(entry.value, entry.placeholder)
-        fields.append((name, value))
+        fields.append((scrubber.whole(name), scrubber.whole(value)))
     kind = type(event)
-    return kind(status_code=event.status_code, headers=fields, reason=event.reason)
+    return kind(status_code=event.status_code, headers=fields, reason=scrubber.whole(event.reason))
 
 
 def explicitly_allowed(ctx: Context, host: str, port: int) -> bool:

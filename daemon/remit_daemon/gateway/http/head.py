@@ -42,6 +42,11 @@ class Head:
         return [v for n, v in self.fields if n.lower() == name]
 
     @property
+    def connection(self) -> set[bytes]:
+        """The names in Connection, lower case: of fields that go no further than here."""
+        return {n.strip().lower() for v in self.get(b"connection") for n in v.split(b",")}
+
+    @property
     def upgrade(self) -> str:
         """The protocol that the client wants to change to, lower case; "" for none."""
         connection = b",".join(self.get(b"connection")).lower()
@@ -96,6 +101,8 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 def _check_framing(head: Head) -> None:
     length, coding = head.get(b"content-length"), head.get(b"transfer-encoding")
+    if head.connection & {b"content-length", b"transfer-encoding", b"host"}:
+        raise HeadError("Connection names a field that the message needs")
     if length and coding:
         raise HeadError("Content-Length beside Transfer-Encoding")
     if len(length) > 1 or (length and not (length[0].isdigit() and len(length[0]) < 19)):

@@ -3,7 +3,8 @@
 Each ``[secret.NAME]`` has a placeholder of the value's own shape; the agent finds it in its environment. In a request to a host that the
 secret is bound to, at the place that it is bound to, over TLS that we verified (or to this machine), the value takes the
 placeholder's place. A placeholder seen anywhere else is refused and recorded as an attempt to take it out. What comes back is
-scrubbed of the value, whose length is the placeholder's, so nothing else changes.
+scrubbed of the value in its usual spellings, whose length is the placeholder's, so nothing else changes; where that cannot be
+done (a compressed answer) it is refused, and parts of an answer are not asked for.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import asyncio
 import base64
 import binascii
 import os
+import re
 import secrets
 import shutil
 import string
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from remit_policy import hosts
 from remit_policy.engine import Engine
@@ -96,7 +99,7 @@ def _encoded(text: bytes) -> list[bytes]:
     out = []
     for skip in range(3):
         whole = base64.b64encode(b"\0" * skip + text)
-        out.append(whole[(skip * 8 + 5) // 6 : len(text) * 8 // 6 - 1])
+        out.append(whole[(skip * 8 + 5) // 6 : (skip + len(text)) * 8 // 6])
     return out
 
 
@@ -142,20 +145,39 @@ def _replaced(entry: Entry, kind: str, text: bytes, value: bytes) -> bytes:
     return text
 
 
+def _spellings(text: bytes) -> list[bytes]:
+    """Return how a server may say ``text`` when it repeats what it was told: as it is, in base64 (as in Basic), in a URL, in JSON."""
+    quoted = quote(text, safe="")
+    lower = re.sub("%..", lambda found: found[0].lower(), quoted)
+    return [text, *_encoded(text), quoted.encode(), lower.encode(), text.replace(b"/", b"\\/")]
+
+
 class Scrubber:
     """Takes the values of ``entries`` out of a stream: ``feed`` returns what may go on."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self._pairs = [(e.value, e.placeholder) for e in entries if e.value]
+        self._pairs = [
+            pair
+            for e in entries
+            if e.value
+            for pair in dict.fromkeys(zip(_spellings(e.value), _spellings(e.placeholder), strict=True))
+        ]
         self._held = b""
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
+
+    def whole(self, data: bytes) -> bytes:
+        """Return ``data``, which nothing of the same follows, without the values."""
+        for value, placeholder in self._pairs:
+            data = data.replace(value, placeholder)
+        return data
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """Take ``data``; what could be the beginning of a value is kept back unless it is the ``last``."""
         if not self._pairs:
             return data
-        data = self._held + data
-        for value, placeholder in self._pairs:
-            data = data.replace(value, placeholder)
+        data = self.whole(self._held + data)
         keep = 0 if last else max(_overlap(data, value) for value, _ in self._pairs)
         self._held = data[len(data) - keep :]
         return data[: len(data) - keep]
@@ -163,10 +185,11 @@ class Scrubber:
 
 def _overlap(data: bytes, value: bytes) -> int:
     """Return how long an end of ``data`` is that ``value`` begins with."""
-    for size in range(min(len(data), len(value) - 1), 0, -1):
-        if value.startswith(data[-size:]):
-            return size
-    return 0
+    end = data[max(0, len(data) - len(value) + 1) :]
+    at = end.find(value[:1])
+    while at >= 0 and not value.startswith(end[at:]):
+        at = end.find(value[:1], at + 1)
+    return len(end) - at if at >= 0 else 0
 
 
 async def prepare(ctx: Context) -> Vault:

@@ -29,7 +29,7 @@ from remit_daemon.gateway.http import relay as relays
 from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
-from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
+from remit_daemon.gateway.http.exchange import Exchange, ender, explicitly_allowed
 from remit_daemon.gateway.http.head import PREFACE, Head, HeadError
 from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls, linger
 from remit_policy import hosts
@@ -102,8 +102,8 @@ class _Connection:
         self.names = names
         self.upstream = upstream
         self.permit = permit
-        self.allowed = {names[0] if names else self.ip}  # hosts that a permit was given for
-        self.permits: list[Permit] = []
+        self.allowed: dict[str, Permit | None] = {names[0] if names else self.ip: permit}
+        self.permits: list[Permit] = []  # those that were given here
         self.first: _First | None = (
             None  # what was read and not gone further: a refusal can be said in its protocol
         )
@@ -123,8 +123,7 @@ class _Connection:
             raise self.refuse(f"{said} names {host}, but the address was looked up as {led}", host)
         if not self.names and not explicitly_allowed(self.ctx, host, port):
             raise self.refuse(f"{said} names {host}, but the connection is to the address {self.ip}", host)
-        self.permits.append(await self.ctx.authority.permit("connect", hosts.join(host, port), self.origin))
-        self.allowed.add(host)
+        self.allowed[host] = await self._permitted(hosts.join(host, port))
         if not self.names:
             self._drop()  # what is reached is that name's own address
 
@@ -136,7 +135,13 @@ class _Connection:
         if self.ctx.authority.decide("connect", resource).verdict != ALLOW:
             how = f"a rule that allows connect to {resource} would let it"
             raise self.refuse(f"{why}, so the host is unknown", how=how)
-        self.permits.append(await self.ctx.authority.permit("connect", resource, self.origin))
+        await self._permitted(resource)
+
+    async def _permitted(self, resource: str) -> Permit:
+        permit = await self.ctx.authority.permit("connect", resource, self.origin)
+        permit.on_revoked = ender(self.client)
+        self.permits.append(permit)
+        return permit
 
     async def mean_all(self) -> None:
         """Return when every name that led here is allowed. Raises Refused.
@@ -170,7 +175,12 @@ class _Connection:
 
     def count(self, amount: int) -> bool:
         """Spend ``amount`` bytes of the budget; False when there is no more."""
-        return self.permit is None or self.permit.spend(amount)
+        return all(p.spend(amount) for p in (self.permit, *self.permits) if p is not None)
+
+    def spend(self, amount: int) -> None:
+        """Spend ``amount`` bytes. Raises OSError when there is no more."""
+        if not self.count(amount):
+            raise OSError(errno.EDQUOT, "the budget is spent")
 
     # -- what follows the first bytes --------------------------------------------------------------
 
@@ -178,6 +188,7 @@ class _Connection:
         upstream = await self.reach(host)
         try:
             if first:
+                self.spend(len(first))
                 await asyncio.get_running_loop().sock_sendall(upstream, first)
             await relays.relay(self.client, upstream, self.count)
         finally:
@@ -239,6 +250,7 @@ class _Connection:
             if not said:
                 await Plain(self.client).end()
                 break
+            self.spend(len(said))
             await loop.sock_sendall(self.client, said)
         return await listening
 
@@ -281,10 +293,11 @@ class _Connection:
         await self._requests(client, "https", host)
 
     async def _requests(self, client: Stream, scheme: str, sni: str = "") -> None:
-        async def allow(host: str, port: int) -> None:
+        async def allow(host: str, port: int) -> Permit | None:
             if sni and host != sni:
                 raise self.refuse(f"Host names {host}, but TLS named {sni}", host)
             await self.mean(host, port, "Host")
+            return self.allowed[host]
 
         async def connect(host: str, port: int) -> Stream:
             sock = await self.reach(host)
@@ -392,17 +405,21 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
     """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
     allowed: dict[tuple[str, int], Permit] = {}
 
-    async def allow(host: str, port: int) -> None:
-        if (host, port) not in allowed:
-            allowed[host, port] = await ctx.authority.permit("connect", hosts.join(host, port), origin)
+    async def allow(host: str, port: int) -> Permit:
+        permit = allowed.get((host, port))
+        if permit is None:
+            permit = allowed[host, port] = await ctx.authority.permit(
+                "connect", hosts.join(host, port), origin
+            )
+            permit.on_revoked = ender(client)
+        return permit
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
 
     async def tunnel(head: Head, rest: bytes) -> None:
         host, port = head.host, head.port
-        await allow(host, port)
-        permit = allowed[host, port]
+        permit = await allow(host, port)
         try:
             upstream = await ctx.dial(host, port, origin)
         except OSError as e:
