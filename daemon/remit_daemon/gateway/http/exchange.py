@@ -293,8 +293,9 @@ class Exchange:
             raw = client.send(request)
         except h11.RemoteProtocolError as e:
             raise HeadError(str(e)) from None
-        except h11.LocalProtocolError as e:
-            raise HeadError(f"cannot be sent on: {e}") from None
+        except h11.LocalProtocolError:
+            # Not in h11's words: they repeat the field, which may hold a secret by now.
+            raise HeadError("a field or target that cannot be sent on") from None
         upstream = self._upstream
         assert upstream is not None
         try:

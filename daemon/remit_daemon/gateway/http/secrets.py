@@ -147,9 +147,9 @@ def _replaced(entry: Entry, kind: str, text: bytes, value: bytes) -> bytes:
 
 def _spellings(text: bytes) -> list[bytes]:
     """Return how a server may say ``text`` when it repeats what it was told: as it is, in base64 (as in Basic), in a URL, in JSON."""
-    quoted = quote(text, safe="")
-    lower = re.sub("%..", lambda found: found[0].lower(), quoted)
-    return [text, *_encoded(text), quoted.encode(), lower.encode(), text.replace(b"/", b"\\/")]
+    quoted = [quote(text, safe=safe) for safe in ("", "/")]
+    lower = [re.sub("%..", lambda found: found[0].lower(), q) for q in quoted]
+    return [text, *_encoded(text), *(q.encode() for q in quoted + lower), text.replace(b"/", b"\\/")]
 
 
 class Scrubber:
@@ -200,6 +200,8 @@ async def prepare(ctx: Context) -> Vault:
             value = await _value(secret, ctx.env)
             if not MIN_VALUE <= len(value) <= MAX_VALUE:
                 raise OSError(f"a value of {len(value)} bytes")
+            if secret.position != "basic" and any(b < 0x20 or b == 0x7F for b in value):
+                raise OSError("a value with line ends or other characters that no field has")
             entries.append(Entry(secret, value, ""))
         except (OSError, TimeoutError) as e:
             entries.append(Entry(secret, None, str(e) or type(e).__name__))
