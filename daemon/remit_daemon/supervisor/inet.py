@@ -363,10 +363,12 @@ class Inet:
                 return self._query(sending, where)
             if not _is_here(where) or port in self._gateway.listeners.ports.values():
                 self._deny_once(note, where, port)
-            decision = self._authority.decide("connect", hosts.join(hosts.LOCAL, port))
+            resource = hosts.join(hosts.LOCAL, port)
+            decision = self._authority.decide("connect", resource)
             if decision.verdict != model.ALLOW:
                 self._deny_once(note, where, port)
             rule = decision.rule
+            self._journal.datagram(note.tid, resource, decision)
             names.append(message.name)
         return messages.act(sending, names, self.listener, "send", rule)
 

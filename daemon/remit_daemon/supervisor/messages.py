@@ -38,7 +38,9 @@ _MAX_ADDRESS = 128  # sizeof(struct sockaddr_storage)
 _MAX_PARTS = 1024  # UIO_MAXIOV
 _MAX_MESSAGES = 1024  # of one sendmmsg(2), as the kernel's own limit
 _MAX_CONTROL = 1 << 16  # bytes; 253 descriptors need about a kilobyte
-_MAX_FDS = 253  # SCM_MAX_FD
+_MAX_FDS = (
+    253  # SCM_MAX_FD; of several messages that are sent at once together, since each takes us some time
+)
 _CHUNK = 1 << 20  # bytes of a stream that are copied at once
 _MAX_DATAGRAM = 1 << 20  # bytes; the kernel's default send buffer holds a fifth of it
 _FREE = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: to where it is connected")
@@ -136,6 +138,8 @@ class Sending:
         try:
             self.kind = calls.socket_option(self.sock, SOL_SOCKET, SO_TYPE)
             self.domain = calls.socket_option(self.sock, SOL_SOCKET, SO_DOMAIN)
+            if sum(len(message.fds) for message in messages) > _MAX_FDS:
+                raise OSError(errno.ETOOMANYREFS, "too many descriptors at once")
             for message in messages:
                 mine: list[int] = []
                 self.taken.append(mine)

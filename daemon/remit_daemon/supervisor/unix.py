@@ -254,6 +254,8 @@ class Unix:
                 )
                 if decision.verdict != model.ALLOW:
                     self._deny(sending.note, op, resource, decision)
+                elif rule is not _OWN:
+                    self._journal.datagram(sending.note.tid, resource, decision)
             if not pins:
                 return messages.act(sending, names, self._listener, "send")
             # What would wait is refused (EAGAIN): the pinned destination is not kept over the wait.

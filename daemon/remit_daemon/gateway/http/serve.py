@@ -414,7 +414,13 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             permit.on_revoked = ender(client)
         return permit
 
+    dialled: set[tuple[str, int]] = set()
+
     async def connect(host: str, port: int) -> Stream:
+        if (host, port) in dialled:  # one more connection is one more act, with its row and its rate
+            allowed.pop((host, port)).done()
+            await allow(host, port)
+        dialled.add((host, port))
         return Plain(await ctx.dial(host, port, origin))
 
     async def tunnel(head: Head, rest: bytes) -> None:

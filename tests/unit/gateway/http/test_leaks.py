@@ -204,6 +204,20 @@ def test_a_budget_counts_what_goes_through_the_proxy(tmp_path: Path) -> None:
     run(tmp_path, act)
 
 
+def test_each_connection_of_the_proxy_is_recorded(tmp_path: Path) -> None:
+    """By turns to two hosts: each time there is a new connection."""
+
+    async def act(world: World, server: Server) -> None:
+        sock, _serving = proxied(world)
+        agent = await Agent(sock).plain()
+        for host in ("free.example", "more.example") * 3:
+            await agent.say(f"GET http://{host}:{PORT}/x HTTP/1.1", f"Host: {host}:{PORT}")
+            assert (await agent.hear())[0] == 200
+
+    world = run(tmp_path, act, policy=f"{FREE}\nallow connect more.example:{PORT}")
+    assert len([r for r in world.rows() if r[0] == "connect"]) == 6
+
+
 @pytest.mark.parametrize("kind", ["tunnel", "request"])
 def test_what_is_revoked_ends_in_the_proxy(tmp_path: Path, kind: str) -> None:
     async def act(world: World, server: Server) -> None:
