@@ -477,17 +477,22 @@ def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by
 
 async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> None:
     """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
-    allowed: dict[str, Permit] = {}
-    current: list[Permit] = []  # of the host that is spoken to
+    current: list[Permit] = []  # of the host that is spoken to: another host is another connection
 
     async def allow(host: str, port: int, gone: asyncio.Event) -> None:
         resource = hosts.join(hosts.service(host), port)
-        if resource not in allowed:
-            permit = allowed[resource] = await ctx.authority.permit("connect", resource, origin, gone=gone)
-            serving = asyncio.current_task()
-            assert serving is not None
-            permit.on_revoked = lambda: revoke(serving, client)
-        current[:] = [allowed[resource]]
+        if current and current[0].resource == resource:
+            return
+        leave()
+        permit = await ctx.authority.permit("connect", resource, origin, gone=gone)
+        serving = asyncio.current_task()
+        assert serving is not None
+        permit.on_revoked = lambda: revoke(serving, client)
+        current.append(permit)
+
+    def leave() -> None:
+        while current:
+            current.pop().done()
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
@@ -534,8 +539,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             count=lambda n: spend(current, n),
         ).serve(tunnel)
     finally:
-        for permit in allowed.values():
-            permit.done()
+        leave()
 
 
 def bundle(ctx: Context) -> str:
