@@ -39,7 +39,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def policy(text: str) -> Snapshot:
     """Return the snapshot of agent ``probe`` under a user's policy ``text``, without packs."""
-    head = 'version = 1\n[agent.probe]\nmatch = { name = "probe" }\nroles = ["probe"]\n'
+    head = 'version = 1\n[agent.probe]\nmatch = { name = "probe" }\nroles = ["probe"]\n[role.probe]\n'
     source = read_document("user.toml", (head + text).encode())
     return PolicySet([(USER, source)]).snapshot("probe", "", "", VARIABLES)
 
