@@ -27,10 +27,15 @@ class Server(asyncio.DatagramProtocol):
 
     async def start(self) -> str:
         loop = asyncio.get_running_loop()
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", 0))
-        port = self._udp.get_extra_info("sockname")[1]
-        self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        return f"127.0.0.1:{port}"
+        while True:
+            self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            port = self._tcp.sockets[0].getsockname()[1]
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", port))
+            except OSError:  # of UDP the port is another's
+                self._tcp.close()
+                continue
+            return f"127.0.0.1:{port}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
