@@ -11,7 +11,7 @@ from remit_policy.engine import Engine
 from remit_policy.match import DSTAR, PatternError, components, expand
 from remit_policy.model import ADMIN, ALLOW, DENY, PACK, Rule, Snapshot
 from remit_policy.resources import is_path
-from remit_policy.rules import BASE_ROLES, DEFAULT_ROLE, inherited, program_paths, role_rules
+from remit_policy.rules import BASE_ROLES, DEFAULT_ROLE, inherited, is_implied, program_paths, role_rules
 
 _WRITING = ("write", "create", "delete", "metadata")
 
@@ -115,8 +115,8 @@ def _shadowed(rules: Sequence[Rule]) -> list[Problem]:
     seen: dict[tuple[object, ...], Rule] = {}
     finals = [r for r in rules if r.final and r.verdict == DENY]
     for rule in rules:
-        if rule.op == "connect" and " " in rule.text:
-            continue  # what a rule for requests brings with it
+        if is_implied(rule):
+            continue  # two rules may well bring the same with them
         key = (rule.op, rule.pattern, rule.argv)
         first = seen.setdefault(key, rule)
         if first is not rule and first.source == rule.source and first.text == rule.text:

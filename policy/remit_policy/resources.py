@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HOST_OPS = ("connect", "listen", "resolve")
 BUS_OPS = ("see", "call", "emit", "own")
+UNSPECIFIED = ("0.0.0.0", "::", "[::]")  # noqa: S104 - addresses by which a listener means every one
 APPS = ("screen", "input", "audio", "browser", "keys")
 SYSTEM = "system:"  # before the name of a service on the system bus
 
@@ -71,6 +72,8 @@ def key(op: str, text: str) -> str:
             if text[:1] == "@":
                 return f"/{_ABSTRACT}/{text[1:]}"
             host, port = hosts.split(text)
+            if op == "listen" and text.rpartition(":")[0] in UNSPECIFIED:
+                host = hosts.ANY
             return f"/{_HOST}{_host_key(host)}/:{port}"
         if op == "resolve":
             return f"/{_HOST}{_host_key(hosts.canonical(text))}/:"
@@ -108,6 +111,17 @@ def _request_key(text: str) -> str:
         authority += ":443" if scheme == "https" else ":80"
     host, port = hosts.split(authority)
     return f"/{_HTTP}{_host_key(host)}/:{port}/{_METHOD}{method}/{path}"
+
+
+def host_of(request: str) -> tuple[str, int] | None:
+    """Return the canonical host and the port of the resource ``request``, None when it is none."""
+    if not key("request", request):
+        return None
+    scheme, _, rest = request.partition(" ")[2].partition("://")
+    authority = rest.partition("/")[0]
+    if ":" not in authority.rpartition("]")[2]:
+        authority += ":443" if scheme == "https" else ":80"
+    return hosts.split(authority)
 
 
 def request_root(host: str, port: int) -> str:
@@ -190,7 +204,7 @@ def _host_patterns(op: str, text: str) -> list[Parts]:
         if port != _ANY_PORT:
             raise PatternError("a port of a name to resolve", "the name alone")
         return [[_HOST, *parts, component(_ANY_PORT)] for parts in _hosts(host)]
-    if op == "listen" and host == hosts.ANY:
+    if op == "listen" and host in (hosts.ANY, *UNSPECIFIED):
         return [[_HOST, _EVERY, component(port)]]
     return [[_HOST, *parts, component(port)] for parts in _hosts(host)]
 

@@ -9,6 +9,7 @@ from remit_policy.document import FileRule, Limits, PolicyError, Problem, Role, 
 from remit_policy.engine import Engine
 from remit_policy.match import DSTAR, Glob, PatternError, component, components, escape, expand, parse
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, PACK, PROJECT, USER, Rule, Secret, Snapshot
+from remit_policy.resources import is_path
 from remit_policy.values import (
     VARIABLES,
     expand_variables,
@@ -414,6 +415,11 @@ def _implied(rule: Rule) -> list[Rule]:
         return []
     implied = Rule(rule.layer, ALLOW, op, pattern, source=rule.source, role=rule.role, text=rule.text)
     return [implied, *(_implied(implied) if op == "connect" else [])]
+
+
+def is_implied(rule: Rule) -> bool:
+    """Tell whether ``rule`` was not written, but comes with one that was."""
+    return rule.text != rule.pattern and not is_path(rule.op, rule.pattern)
 
 
 def sensitive_rules(sources: Layered) -> list[Rule]:

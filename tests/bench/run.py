@@ -206,6 +206,7 @@ def main() -> int:
         ("decision speed", "bench_policy"),
         ("ledger", "bench_ledger"),
         ("D-Bus", "bench_dbus"),
+        ("gateway", "bench_gateway"),
     ):
         if chosen(name):
             guarded(table, name, lambda module=module: extra_rows(table, module))  # type: ignore[misc]

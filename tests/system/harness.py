@@ -407,8 +407,8 @@ class Arena:
         self._own(self.home + "/.config")
         return path
 
-    def start_daemon(self) -> None:
-        """Start remitd and wait for its sockets. Raises RuntimeError with its last words."""
+    def start_daemon(self, **env: str) -> None:
+        """Start remitd, with ``env`` beside the arena's, and wait for its sockets. Raises RuntimeError with its last words."""
         log = self.base + "/daemon.err"
         for name in STATE_FILES:
             stand_in = Path(f"{self.home}/.local/state/remit/{name}")
@@ -416,7 +416,12 @@ class Arena:
                 stand_in.unlink()
         with open(log, "ab") as err:
             self.daemon = self.popen(
-                self.remit("daemon"), stdout=err, stderr=err, stdin=subprocess.DEVNULL, cwd="/"
+                self.remit("daemon"),
+                stdout=err,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=self.env | env,
             )
         end = time.monotonic() + START_SECONDS
         wanted = [f"{self.run_dir}/remit/{n}.sock" for n in ("control", "approver")]

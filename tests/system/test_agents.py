@@ -37,7 +37,7 @@ _DIAL = f"python3 -c \"import socket; socket.create_connection(('{ADDRESS}', 80)
 # What no agent may change, whose ever it is: below HOME, or with ./ below the project.
 SETTINGS = (
     ".claude.json", ".claude/settings.json", ".claude/settings.local.json", ".claude/hooks/x", ".claude/agents/x.md", ".claude/commands/x.md",
-    ".claude/plugins/cache/a/b/hooks.json", ".codex/plugins/cache/a/b/x.json",
+    ".claude/plugins/cache/a/b/hooks.json", ".codex/plugins/cache/a/b/x.json", ".codex/packages/x/codex",
     ".codex/config.toml", ".codex/hooks.json", ".codex/rules/default.rules", ".gemini/settings.json",
     ".gemini/trustedFolders.json", ".gemini/policies/x.toml", ".gemini/extensions/x/gemini-extension.json", ".qwen/settings.json",
     ".qwen/extensions/x/qwen-extension.json", ".config/opencode/opencode.json", ".config/opencode/plugin/x.js",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from remit_daemon.gateway.dbus import wire
-from remit_daemon.gateway.dbus.serve import MAX_PENDING, MAX_RULES, OURS
+from remit_daemon.gateway.dbus.connection import MAX_PENDING, MAX_RULES, OURS
 from system.buses import BUS, BUS_PATH, Client, Proxy, RealBus, Refusal, Service, policy, until
 
 pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="there is no dbus-daemon")
@@ -464,3 +464,44 @@ def test_no_descriptor_is_left(proxy: Proxy, service: Service) -> None:
         for fd in message.files:
             os.close(fd)
     until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_no_more_connections_than_so_many(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit_daemon.gateway.dbus.serve.MAX_CONNECTIONS", 3)
+    three = [Client(proxy.address) for _ in range(3)]
+    with pytest.raises((EOFError, OSError)):
+        Client(proxy.address)
+    assert any("too many connections" in a[4] for a in proxy.acts())
+    for client in three:
+        client.close()
+
+    def again() -> bool:
+        try:
+            Client(proxy.address).close()
+        except (EOFError, OSError):
+            return False
+        return True
+
+    until(again)
+
+
+def test_no_more_unfinished_bytes_than_so_many(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit_daemon.gateway.dbus.link.MAX_BUFFERED", 1 << 20)
+    part = _call(signature="ay", body=bytes(1 << 23))
+    with Client(proxy.address) as one, Client(proxy.address) as two:
+        one.sock.sendall(part[: 600 << 10])
+        two.sock.sendall(part[: 300 << 10])
+        try:
+            two.sock.sendall(bytes(300 << 10))
+        except OSError:
+            pass  # it ended already
+        assert two.ended()
+    assert any("unfinished messages" in a[4] for a in proxy.acts())
+
+
+def test_a_message_of_the_greatest_size(proxy: Proxy, service: Service) -> None:
+    body = (64 << 20).to_bytes(4, "little") + bytes(64 << 20)
+    with Client(proxy.address) as agent:
+        agent.sock.settimeout(60)
+        assert agent.reply(agent.start(OPEN, "/x", "a.b", "Big", signature="ay", body=body), 60)
+    assert len(service.calls[0].data) > 64 << 20

@@ -6,6 +6,7 @@ A toy player is driven by a person's client and by an agent's at once.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ class World:
         assert bus.stdout is not None
         assert bus.stdout.readline()
         self.env = arena.env | {"DBUS_SESSION_BUS_ADDRESS": self.address}
-        arena.start_daemon()
+        arena.start_daemon(DBUS_SESSION_BUS_ADDRESS=self.address)
         # In the arena's home: the agent may read and run it there.
         self.toy = arena.home + "/readonly/toy_player.py"
         self.log = Path(arena.base, "player.log")
@@ -164,3 +165,87 @@ def test_the_real_socket_leads_to_the_gateway(world: World) -> None:
     )
     _, out, err = world.agent("/usr/bin/python3", "-c", program, world.address.removeprefix("unix:path="))
     assert "REJECTED EXTERNAL" in out, err
+
+
+@pytest.mark.skipif(not shutil.which("dbus-send"), reason="there is no dbus-send")
+@pytest.mark.parametrize(("verdict", "said"), [("allow", "UnknownMethod"), ("deny", "the answer was no")])
+def test_a_person_is_asked(world: World, verdict: str, said: str) -> None:
+    """The call waits for the answer, and its first arguments are what the person is shown."""
+    arena = world.arena
+    command = (
+        "dbus-send",
+        "--session",
+        "--print-reply",
+        "--dest=" + NAME,
+        PATH,
+        "org.toy.Other.Do",
+        "string:rm -rf",
+        "string:" + verdict,
+    )
+    agent = arena.popen(
+        arena.remit_run(*command, agent="toy", ask="prompt"), env=world.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
+    path = f"{NAME} org.toy.Other.Do {PATH} rm%20-rf {verdict}"
+
+    def prompt() -> str:
+        code, out, err = arena.communicate(arena.remit("prompts", "--json"))
+        assert code == 0, err
+        return next((p["id"] for p in json.loads(out) if p["path"] == path and p["state"] == "open"), "")
+
+    code, out, err = arena.communicate(arena.remit("answer", until(prompt, 10), verdict))
+    assert code == 0, out + err
+    told, _ = agent.communicate(timeout=20)
+    assert said in told.decode()
+
+
+def described(world: World, subject: str) -> dict[str, str]:
+    """Ask remit over the bus, as another program does."""
+    argv = [
+        "dbus-send", "--session", "--print-reply", "--dest=dev.remit.Broker1", "/dev/remit/Broker1",
+        "dev.remit.Broker1.Actors.Describe", f"string:{subject}",
+    ]  # fmt: skip
+    code, out, err = world.human(*argv)
+    assert code == 0, err
+    return dict(re.findall(r'string "(\w+)"\s+variant\s+string "(.*)"', out))
+
+
+SENDER = """
+import asyncio, sys
+from dbus_next.aio import MessageBus
+async def main():
+    bus = await MessageBus().connect()
+    print(bus.unique_name, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+asyncio.run(main())
+"""
+
+
+def test_a_program_is_told_who_calls_it(world: World) -> None:
+    """Two connections, a person's and an agent's, that look alike to the bus: same user, same kind of program."""
+    arena = world.arena
+    until(lambda: world.human("dbus-send", "--session", "--print-reply", "--dest=dev.remit.Broker1", "/dev/remit/Broker1", "org.freedesktop.DBus.Introspectable.Introspect")[0] == 0, 10)  # fmt: skip
+    script = Path(arena.home, "readonly/sender.py")
+    script.write_text(SENDER)
+    arena._own(arena.home + "/readonly")
+    mine = arena.popen(
+        [sys.executable, str(script)], env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    argv = arena.remit_run("/usr/bin/env", "-u", "PYTHONPATH", sys.executable, str(script), agent="toy")
+    agents = arena.popen(argv, env=world.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        names = []
+        for process in (mine, agents):
+            assert process.stdout is not None
+            names.append(process.stdout.readline().decode().strip())
+        for _ in range(20):
+            assert described(world, names[0]) == {"actor": "human", "agent": "", "session": ""}
+            found = described(world, names[1])
+            assert (found["actor"], found["agent"]) == ("agent", "toy")
+        code, out, err = world.arena.communicate(arena.remit("who", names[1]))
+        assert code == 0, err
+        assert "toy" in out
+    finally:
+        for process in (mine, agents):
+            process.communicate(b"", timeout=10)
+    code, _, err = world.human("dbus-send", "--session", "--print-reply", "--dest=dev.remit.Broker1", "/dev/remit/Broker1", "dev.remit.Broker1.Actors.Describe", "string::1.99999")  # fmt: skip
+    assert (code, "NameHasNoOwner" in err) == (1, True)

@@ -454,3 +454,24 @@ def test_what_is_worked_by_its_port_is_no_service(
         arena.write_policy(more=sites.rules)
         for process in (person, other):
             process.kill()
+
+
+def test_a_large_request_that_is_refused_can_read_why(arena: Arena, sites: Sites) -> None:
+    """The refusal comes while the body is on its way, and is not overtaken by a reset."""
+    with open(arena.project + "/large", "wb") as f:
+        f.truncate(8 << 20)
+    for proxy in (True, False):
+        curl = [
+            "curl",
+            "-sS",
+            "--max-time",
+            "20",
+            "-H",
+            "Expect:",
+            "--data-binary",
+            "@large",
+            sites.ended.url + "/no",
+        ]
+        code, out, err = run(arena, sites, *curl, proxy=proxy)
+        assert code == 0, err
+        assert json.loads(out)["error"] == "refused by remit"

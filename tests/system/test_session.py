@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -381,3 +382,33 @@ def test_an_application_is_asked_for_as_what_it_is(arena: Arena) -> None:
     uses = [r for r in said(arena, "log") if r["op"] == "use" and r["path"] == "app:screen"]
     assert [r["outcome"] for r in uses][-2:] == ["ok", "ok"]
     assert uses[-1]["note"] == arena.run_dir + "/wayland-7"
+
+
+def test_a_session_has_a_token_of_its_own(arena: Arena) -> None:
+    """Issued inside, narrowed for a sub-agent, good there alone, gone with the session."""
+    remit = " ".join(arena.remit("token"))
+    place = f"files:read={arena.project}/src/**"
+    script = f"""
+set -e
+own=$({remit} issue --scope editor --detail files:read={arena.project}/**)
+printf %s "$own" > own
+sub=$(printf %s "$own" | {remit} exchange --agent helper --detail {place})
+printf %s "$sub" | {remit} introspect
+printf %s "$own" | {remit} exchange --agent thief --scope exec:run || echo refused
+printf %s "$own" | {remit} revoke
+printf %s "$sub" | {remit} introspect || echo gone
+{remit} issue > kept
+"""
+    code, out, err = run(arena, "/bin/sh", "-c", script)
+    assert code == 0, err
+    assert "helper of probe, on behalf of" in out.split("\n")[0]
+    assert f"files:read {arena.project}/src/**" in out
+    assert "refused" in out
+    assert out.strip().endswith("gone")
+    assert "not the parent's: exec:run" in err
+    kept = Path(arena.project, "kept").read_text().strip()
+    assert said(arena, "token", "list") == []  # the session is over
+    code, out, _ = arena.communicate(arena.remit("token", "introspect"), data=kept.encode())
+    assert (code, "not active" in out) == (1, True)
+    code, out, _ = run(arena, "/bin/sh", "-c", f"printf %s {kept} | {remit} introspect")
+    assert (code, "not active" in out) == (1, True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from remit_daemon.wire.words import rule_name, verbs
 from remit_tui.events import ONCE, TERMS
 from remit_tui.records import Prompt, Session
 from remit_tui.state import QUIET, State
@@ -19,13 +20,9 @@ _LABEL = 9  # cells of the left column
 _MIN_VALUE = 20  # cells: narrower terminals give up the left column
 
 
-# Operations whose names are no verbs.
-_VERBS = {"exec": "run", "connect": "connect to", "metadata": "change the metadata of"}
-
-
 def operations(ops: tuple[str, ...]) -> str:
     """Return operations as a phrase: ``run``, ``create and write``, ``create, write and delete``."""
-    names = [_VERBS.get(o) or shown(o) for o in ops] or ["do something unnamed"]
+    names = [shown(v) for v in verbs(ops)] or ["do something unnamed"]
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
@@ -76,8 +73,7 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     lines += _field("program", program, width)
     if prompt.project:
         lines += _field("project", shown(prompt.project), width)
-    source = shown(prompt.source)
-    lines += _field("asks by", "no rule covers it" if source in ("", "default") else source, width)
+    lines += _field("asks by", shown(rule_name(prompt.source)), width)
     lines += _field("asked", asked(prompt, wall), width)
     lines += _field("held", held(prompt, wall), width)
     return lines

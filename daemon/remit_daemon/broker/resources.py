@@ -67,10 +67,16 @@ def resource_offers(op: str, text: str) -> tuple[Scope, ...]:
         if host == hosts.LOCAL:
             return tuple(found)
         shown = f"[{host}]" if ":" in host else host
-        found[0] = Scope(found[0].pattern, f"{shown} at port {port}")
+        why = hosts.is_special(host) if hosts.is_address(host) else ""
+        kind = f", no address of the internet ({why})" if why else ""
+        found[0] = Scope(found[0].pattern, f"{shown} at port {port}{kind}")
         found.append(Scope(shown, f"{shown} at every port"))
         if domain := _domain(host):
             found.append(Scope(f"*.{domain}:{port}", f"every host below {domain}, at port {port}"))
+    elif op == "listen" and text.startswith(hosts.ANY + ":"):
+        found[0] = Scope(
+            found[0].pattern, f"port {text.rpartition(':')[2]}, for every machine that can reach this one"
+        )
     elif op == "resolve" and (domain := _domain(text)):
         found.append(Scope(f"*.{domain}", f"every name below {domain}"))
     elif op == "request":
@@ -90,7 +96,7 @@ def resource_offers(op: str, text: str) -> tuple[Scope, ...]:
 
 
 def resource_within(op: str, edit: str, offered: Iterable[Scope]) -> bool:
-    """Tell whether the pattern ``edit`` is one of ``offered``, or is literal and inside one; when unsure, no."""
+    """Tell whether the pattern ``edit`` is one of ``offered``, or inside one that ends in a tree; when unsure, no."""
     offers = list(offered)
     try:
         parts = patterns(op, edit)
@@ -101,12 +107,9 @@ def resource_within(op: str, edit: str, offered: Iterable[Scope]) -> bool:
     if len(parts) != 1:
         return False
     edited = parts[0]
-    literal = all(isinstance(p, str) for p in edited[:-1]) and (
-        edited[-1] is None or isinstance(edited[-1], str)
-    )
     for scope in offers:
         (whole,) = patterns(op, scope.pattern)
         inside = whole[-1] is None and len(edited) >= len(whole) and edited[: len(whole) - 1] == whole[:-1]
-        if inside and literal:
+        if inside:
             return True
     return False

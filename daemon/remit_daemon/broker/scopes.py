@@ -14,6 +14,7 @@ from posixpath import basename, dirname
 
 from remit_daemon.broker.records import Grant, Scope
 from remit_daemon.broker.resources import MEANINGS, resource_offers
+from remit_daemon.wire.words import term
 from remit_policy.match import PatternError, escape, parse
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, GUARD, IMPLIED_BY, Rule
 from remit_policy.resources import is_path
@@ -250,7 +251,7 @@ def describe(
         what = " and ".join(f'"{p}"' for p in patterns)
     meant = "; ".join(MEANINGS[p] for p in patterns if p in MEANINGS) if verdict == "allow" else ""
     when = {"once": "once", "session": "for this session", "always": "always"}.get(
-        duration, f"for {duration} s"
+        duration, f"for {term(int(duration))}" if duration.isdigit() else f"for {duration}"
     )
     said = f"{verdict} {agent} {', '.join(ops)} on {what}, {when}"
     return f"{said} ({meant})" if meant else said

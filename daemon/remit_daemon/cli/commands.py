@@ -19,6 +19,7 @@ from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
 from remit_daemon.wire.rpc import INVALID_PARAMS
+from remit_daemon.wire.words import NO_RULE, verbs
 
 OK, NEGATIVE, USAGE, NO_DAEMON = 0, 1, 2, 3
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -128,7 +129,7 @@ def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
 
 def describe_prompt(p: dict[str, Any]) -> str:
     """Return a prompt as lines: every text of an agent's choosing escaped, none shortened."""
-    what = f"{escape(p['agent'])} wants to {', '.join(p['ops'])} {escape(p['path'])}"
+    what = f"{escape(p['agent'])} wants to {', '.join(map(escape, verbs(p['ops'])))} {escape(p['path'])}"
     if p["path2"]:
         what += f" -> {escape(p['path2'])}"
     answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
@@ -136,7 +137,9 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
-        f"    because of {escape(p['source'])}",
+        f"    asked by {escape(p['source'])}"
+        if p["source"] != "default"
+        else f"    asked because {NO_RULE}",
     ]
     if p["argv"]:
         lines.insert(
@@ -301,8 +304,12 @@ def _who(client: Client, args: argparse.Namespace) -> int:
     subject = args.subject
     if subject.isdigit() and not os.path.exists(subject):
         params: dict[str, Any] = {"pid": int(subject)}
-    elif subject.startswith(":") and "/" not in subject:
-        raise _Wrong("bus names are not known to this version; give a path or a process number")
+    elif (
+        (subject.startswith(":") or subject.count(".") > 1)
+        and "/" not in subject
+        and not os.path.exists(subject)
+    ):
+        params = {"name": subject}
     else:
         where = os.path.abspath(subject)
         params = {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}
@@ -410,7 +417,7 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
     elif name == "who":
-        p.add_argument("subject", metavar="PATH|PID")
+        p.add_argument("subject", metavar="PATH|PID|BUSNAME")
     elif name == "denials":
         p.add_argument("--session", default="")
         p.add_argument("--limit", type=int, default=100)

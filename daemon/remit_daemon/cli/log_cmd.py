@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from remit_daemon.wire.escape import escape
+from remit_daemon.wire.words import NO_RULE, rule_name
 
 NO_RECORD = "no record: a human or something outside remit"
 
 _RESET = "\x1b[0m"
 _DIM = "\x1b[2m"
 _ACTOR_COLOUR = {"human": "\x1b[1;32m", "agent": "\x1b[1;36m", "remit": "\x1b[1;35m"}
-_GOOD = ("ok", "passed", "allowed", "")
+_GOOD = ("ok", "passed", "allowed", "EINPROGRESS", "")
 _OPEN = ("pending", "held", "gone")
-_OUTCOME_WORD = {"pending": "unfinished", "gone": "caller gone"}
+# A connection that does not block is under way when its call returns.
+_OUTCOME_WORD = {"pending": "unfinished", "gone": "caller gone", "EINPROGRESS": "started"}
 
 
 def _paint(text: str, colour: str, on: bool) -> str:
@@ -29,7 +31,7 @@ def _paint(text: str, colour: str, on: bool) -> str:
 def _word(text: str) -> str:
     """Escape ``text`` and quote it where it would not read as one word."""
     shown = escape(text)
-    return '"' + shown.replace('"', "\\x22") + '"' if not shown or " " in shown or '"' in shown else shown
+    return '"' + shown.replace('"', '\\"') + '"' if not shown or " " in shown or '"' in shown else shown
 
 
 def format_actor(entry: Mapping[str, Any]) -> str:
@@ -81,7 +83,8 @@ def format_entry(entry: Mapping[str, Any], *, colour: bool) -> str:
         parts.append("argv [" + " ".join(_word(str(word)) for word in argv) + "]")
     for name in ("rule", "prompt", "note"):
         if text := str(entry.get(name, "")):
-            parts.append(_paint(f"{name} {_word(text)}", _DIM, colour))
+            said = rule_name(text) if name == "rule" else f"{name} {_word(text)}"
+            parts.append(_paint(said if said == NO_RULE else f"{name} {_word(text)}", _DIM, colour))
     return " ".join(parts)
 
 

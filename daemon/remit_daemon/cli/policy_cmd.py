@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
+from remit_policy import hosts
 from remit_policy.document import PolicyError, Problem
 from remit_policy.engine import Engine
 from remit_policy.explain import explain, explain_text, explain_view, rule_line, rule_view, shown
@@ -19,7 +20,8 @@ from remit_policy.layers import PolicyDirs, PolicySet, check_file, load, read_so
 from remit_policy.match import PatternError
 from remit_policy.model import ADMIN, ALLOW, LAYERS, OPS, PACK, USER, VERDICTS, Snapshot
 from remit_policy.reading import read_bytes, syntax_problem
-from remit_policy.resources import EXAMPLES, is_path, key
+from remit_policy.resources import APPS, EXAMPLES, UNSPECIFIED, host_of, is_path, key
+from remit_policy.rules import is_implied
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
@@ -37,6 +39,10 @@ options: --project DIR, --policy FILE, --json"""
 
 class _Usage(Exception):
     """Wrong use; the text says how."""
+
+
+class _NoResource(Exception):
+    """What was given is no resource of its operation; the text says what would be."""
 
 
 class _Options:
@@ -83,6 +89,9 @@ def run(args: list[str], *, json_out: bool = False) -> int:
         return command(_Options(args[1:]), json_out)
     except _Usage as e:
         sys.stderr.write(f"remit policy: {shown(str(e))}\n{USAGE}\n")
+        return WRONG
+    except _NoResource as e:
+        sys.stderr.write(f"remit policy: {shown(str(e))}\n")
         return WRONG
     except PolicyError as e:
         _problems(e.problems, [], json_out)
@@ -183,18 +192,25 @@ def _check(options: _Options, json_out: bool) -> int:
 
 def _resource(op: str, text: str, values: dict[str, str]) -> str:
     if not text or "\0" in text:
-        raise _Usage("an empty resource; a path, a host or a program")
-    if not is_path(op, text):
-        if op == "connect" and text[:1] not in "~$@" and not key(op, text):
-            text += ":443"
-        if not key(op, text):
-            raise _Usage(f"'{text}' is no resource of {op}; {EXAMPLES[op]}")
-        return text
+        raise _NoResource("an empty resource; a path, a host or a program")
+    if not is_path(op, text) and not (op == "connect" and text[:1] in "~$"):
+        full = text
+        if op == "connect" and not key(op, text):
+            full = text + ":443"
+        elif op == "use" and text in APPS:
+            full = "app:" + text
+        elif op == "listen" and text.rpartition(":")[0] in UNSPECIFIED:
+            full = "*:" + text.rpartition(":")[2]
+        if not key(op, full):
+            raise _NoResource(f"'{text}' is no resource of {op}; expected one {EXAMPLES[op]}")
+        if full.startswith("app:") and full[4:] not in APPS:
+            raise _NoResource(f"there is no app permission '{full[4:]}'; one of {', '.join(APPS)}")
+        return full
     if op == "exec" and "/" not in text:
         for place in ("/usr/local/bin", "/usr/bin", "/bin", values["HOME"] + "/.local/bin"):
             if os.access(f"{place}/{text}", os.X_OK):
                 return os.path.realpath(f"{place}/{text}")
-        raise _Usage(f"there is no program '{text}'")
+        raise _NoResource(f"there is no program '{text}'")
     head, slash, tail = text.partition("/")
     if head.startswith(("~", "$")):
         try:
@@ -202,7 +218,7 @@ def _resource(op: str, text: str, values: dict[str, str]) -> str:
                 "HOME" if head == "~" else head.strip("${}"), ""
             )
         except PatternError as e:
-            raise _Usage(str(e)) from None
+            raise _NoResource(str(e)) from None
         text = f"{root}{slash}{tail}"
     path = os.path.normpath(os.path.abspath(text))
     return "/" + path.lstrip("/")
@@ -216,12 +232,27 @@ def _why(options: _Options, json_out: bool) -> int:
         raise _Usage(f"unknown operation '{op}'; one of {', '.join(OPS)}")
     snapshot = _snapshot(_in_force(options), agent, options)
     resource = _resource(op, text, snapshot.variables)
-    decision = explain(Engine(snapshot), op, resource, [resource, *options.rest[3:]])
+    engine = Engine(snapshot)
+    note = _unknown_name(op, resource, snapshot)
+    if op == "request" and (there := host_of(resource)) and not engine.has_requests(*there):
+        # Nobody looks into what goes to such a host: its connections are what is decided.
+        op, resource = "connect", hosts.join(*there)
+        note = "no rule is about requests to this host: what counts is the connection"
+    decision = explain(engine, op, resource, [resource, *options.rest[3:]])
     if json_out:
-        _print(explain_view(agent, op, resource, decision))
+        _print(explain_view(agent, op, resource, decision) | ({"note": note} if note else {}))
     else:
-        _print(explain_text(op, resource, decision))
+        _print(explain_text(op, resource, decision) + (f"\n{shown(note)}" if note else ""))
     return OK if decision.verdict == ALLOW else NEGATIVE
+
+
+def _unknown_name(op: str, resource: str, snapshot: Snapshot) -> str:
+    """Return what to say of a secret that the agent does not have, "" of anything else."""
+    kind, _, name = resource.partition(":")
+    if op != "use" or kind != "secret" or any(s.name == name for s in snapshot.secrets):
+        return ""
+    known = ", ".join(s.name for s in snapshot.secrets) or "none"
+    return f"no [secret.{name}] is there for this agent; there is: {known}"
 
 
 def _show(options: _Options, json_out: bool) -> int:
@@ -239,12 +270,12 @@ def _show(options: _Options, json_out: bool) -> int:
         })  # fmt: skip
         if json_out:
             continue
-        net = "open" if snapshot.net_all else "closed"
+        net = "open, unmediated" if snapshot.net_all else "by rules"
         _print(f"agent {shown(agent)}: roles {', '.join(roles)}; reads {snapshot.reads}; network {net}")
         if not options.rest:
             continue
         for layer in (ADMIN, USER, PACK):
-            some = [r for r in snapshot.rules if r.layer == layer]
+            some = [r for r in snapshot.rules if r.layer == layer and not is_implied(r)]
             if some:
                 _print(f"{LAYERS[layer]}:")
             for r in some:

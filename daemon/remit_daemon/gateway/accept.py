@@ -39,7 +39,9 @@ BOUND_WAIT = 15.0  # seconds that an opened upstream waits for the agent's socke
 BACKLOG_BATCH = 64  # connections accepted in one go
 MAX_DIALS = 4096  # connects that are decided or dialled at once; more are refused with EAGAIN
 MAX_TCP_DNS = 128  # DNS connections at once
-FDS_EACH = 4  # a relayed connection: client, upstream, and two for a splice's pipe
+FDS_EACH = (
+    6  # a relayed connection: client, upstream, and two for each direction's pipe once it carries much
+)
 FDS_KEPT = 256  # for everything else
 MAX_CONNECTIONS = 12_000  # at once; memory for each is some 20 kB
 BUS_WAIT = 10.0  # seconds that a bus listener waits for its one connection
@@ -51,7 +53,7 @@ _UCRED = struct.Struct("3i")
 class Dial:
     """One agent's connect on its way."""
 
-    __slots__ = ("gone", "id", "opening", "origin", "port", "timer")
+    __slots__ = ("gone", "id", "opening", "origin", "port", "soon", "timer", "told")
 
     def __init__(self, id: int, origin: Origin, port: int) -> None:
         self.id = id
@@ -59,6 +61,8 @@ class Dial:
         self.port = port
         self.gone = asyncio.Event()
         self.opening: asyncio.Task[Opened] | None = None
+        self.told = False  # the supervisor has its answer
+        self.soon: asyncio.TimerHandle | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -110,14 +114,21 @@ class Doors:
             return
         dial = Dial(frame["id"], Origin.of(frame), frame["port"])
         self._dials[dial.id] = dial
-        self._start(self._dial(dial, frame["ip"], frame["blocking"]))
+        ip = frame["ip"]
+        dial.opening = self._loop.create_task(self._dialer.open(ip, dial.port, dial.origin, dial.gone))
+        dial.opening.add_done_callback(lambda _: self._decided(dial, ip))
+        if not frame["blocking"]:
+            dial.soon = self._loop.call_later(SOON, self._decided, dial, ip)
 
-    async def _dial(self, dial: Dial, ip: str, blocking: bool) -> None:
-        dial.opening = asyncio.ensure_future(self._dialer.open(ip, dial.port, dial.origin, dial.gone))
-        await asyncio.wait({dial.opening}, timeout=None if blocking else SOON)
-        code, why = 0, ""
-        if dial.opening.done():
-            code, why = _outcome(dial.opening)
+    def _decided(self, dial: Dial, ip: str) -> None:
+        """Answer a dial, once: it is opened or refused, or it must not wait longer."""
+        assert dial.opening is not None
+        if dial.told:
+            return
+        dial.told = True
+        if dial.soon is not None:
+            dial.soon.cancel()
+        code, why = _outcome(dial.opening) if dial.opening.done() else (0, "")
         if code:
             self._dials.pop(dial.id, None)
             self._dialed(dial.id, code, why=why)
@@ -301,8 +312,9 @@ class Doors:
         opening = dial.opening
         assert opening is not None
         try:
-            with HangUp(client, dial.gone):
-                await asyncio.wait({opening})
+            if not opening.done():
+                with HangUp(client, dial.gone):
+                    await asyncio.wait({opening})
             opened = opening.result()
         except asyncio.CancelledError:
             opening.add_done_callback(_close_opened)

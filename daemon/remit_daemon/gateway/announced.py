@@ -32,8 +32,8 @@ class Announced(Generic[T]):
 
     def tell(self, v6: bool, port: int, what: T) -> None:
         """Take the announcement for a peer's ``port``."""
-        waiting = self._waiting.pop((v6, port), [])
-        for future in waiting:
+        # The latest first: who waits longer at the same port is gone, or it could not be another's.
+        for future in reversed(self._waiting.get((v6, port), ())):
             if not future.done():
                 future.set_result(what)
                 if not self._lasting:

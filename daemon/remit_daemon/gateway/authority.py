@@ -47,6 +47,7 @@ QUIET = (
 )  # recorded at their first use by a program only: every connect begins with several
 
 _FAULT = "built-in: a fault of the gateway"
+_EACH = -2  # no hash's number that matters: a use that is recorded each time
 
 
 class Origin:
@@ -101,15 +102,17 @@ class Refused(Exception):
 class Permit:
     """One allowed act, recorded as pending until ``done``.
 
-    ``on_revoked`` is called (once, in the loop) when a later snapshot no longer gives it: close what it opened.
+    ``on_revoked`` is called (once, in the loop) when a later snapshot no longer gives it: close what it opened. One that
+    is set after that is called at once.
     """
 
     __slots__ = (
         "_authority",
+        "_on_revoked",
         "_open",
+        "_revoked",
         "_seq",
         "answered",
-        "on_revoked",
         "op",
         "origin",
         "resource",
@@ -134,7 +137,29 @@ class Permit:
         self.origin = origin
         self.rule = rule
         self.answered = answered  # a person (or a question's end) allowed it, not a rule
-        self.on_revoked: Callable[[], None] | None = None
+        self._on_revoked: Callable[[], None] | None = None
+        self._revoked = False
+
+    @property
+    def on_revoked(self) -> Callable[[], None] | None:
+        """Return what is called when the permit is revoked."""
+        return self._on_revoked
+
+    @on_revoked.setter
+    def on_revoked(self, call: Callable[[], None] | None) -> None:
+        if self._revoked and call is not None:
+            call()
+        else:
+            self._on_revoked = call
+
+    def revoke(self) -> None:
+        """Call ``on_revoked``, now or when it is set. It may raise what it likes: others are revoked all the same."""
+        call, self._on_revoked, self._revoked = self._on_revoked, None, True
+        if call is not None:
+            try:
+                call()
+            except Exception as e:
+                self._authority.fault("revoke", f"internal fault: {type(e).__name__}: {e}")
 
     def done(self, outcome: str = "ok", *, note: str = "") -> None:
         """Complete the journal's row with ``outcome`` (`ok` or an errno's name); only the first call counts."""
@@ -171,22 +196,24 @@ class Standing:
         self._rule = decision.rule
         self._tail = tail(op, "allow", "pending", origin, resource, rule=decision.source, note=note)
 
-    def take(self) -> Permit | None:
-        """Record the act and return its permit; None when it must be asked for by ``permit_now``. Raises JournalFailed."""
+    def record(self) -> int:
+        """Record the act and return its number; 0 when it must be asked for by ``permit_now``. Raises JournalFailed."""
         authority = self._authority
         if authority.engine is not self._engine or len(authority._live) >= MAX_LIVE:
-            return None
-        permit = Permit(
-            authority,
-            authority.journal.again(self._tail),
-            self._op,
-            self._resource,
-            self._origin,
-            self._rule,
-            False,
-        )
+            return 0
+        return authority.journal.again(self._tail)
+
+    def permit(self, number: int) -> Permit:
+        """Return the permit of the act that was recorded as ``number``."""
+        authority = self._authority
+        permit = Permit(authority, number, self._op, self._resource, self._origin, self._rule, False)
         authority._live.add(permit)
         return permit
+
+    def take(self) -> Permit | None:
+        """Return the permit of one more such act, recorded; None as ``record`` returns 0. Raises JournalFailed."""
+        number = self.record()
+        return self.permit(number) if number else None
 
 
 class _Hold:
@@ -354,7 +381,8 @@ class Authority:
                 self._live.discard(permit)
                 if permit._seq:
                     rows.append((permit._seq, f"ok {note}" if note else "ok"))
-        self.journal.done_all(rows)
+        if rows:
+            self.journal.done_all(rows)
 
     def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""
@@ -405,11 +433,13 @@ class Authority:
                 "too many connections are open", rule="built-in: limits", op=op, resource=resource
             )
         seq = 0
-        if op not in QUIET or self._first(op, "allow", resource, origin):
+        first = self._first(op, "allow", resource, origin)
+        if first:
             outcome = "passed" if op in QUIET else "pending"
             seq = self.journal.act(
                 op, "allow", outcome, origin, resource, path2=path2, rule=decision.source, note=note
             )
+            self._seen.add(first)
         permit = Permit(self, 0 if op in QUIET else seq, op, resource, origin, decision.rule, answered)
         if op not in QUIET:
             self._live.add(permit)
@@ -424,24 +454,30 @@ class Authority:
     def _denied(
         self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str
     ) -> Refused:
-        if op not in QUIET or self._first(op, "deny", resource, origin):
+        first = self._first(op, "deny", resource, origin)
+        if first:
             self.journal.act(
                 op, "deny", "refused", origin, resource, path2=path2, rule=decision.source, note=note
             )
+            self._seen.add(first)
         return Refused(
             "the policy denies it", rule=decision.source, op=op, resource=resource,
             how=f"the person can change the rule: remit policy why {self.agent or 'AGENT'} {op} {_quoted(resource)}",
         )  # fmt: skip
 
-    def _first(self, *key: object) -> bool:
-        """Say whether this is the first such use by this program, and remember it."""
-        number = hash((*key[:-1], key[-1].exe if isinstance(key[-1], Origin) else key[-1]))
+    def _first(self, op: str, verdict: str, resource: str, origin: Origin) -> int:
+        """Return by which number such a use is remembered once it is recorded; 0: it has been, by this program.
+
+        Every use of an operation that is not QUIET is a first one.
+        """
+        if op not in QUIET:
+            return _EACH
+        number = hash((op, verdict, resource, origin.exe)) or _EACH
         if number in self._seen:
-            return False
+            return 0
         if len(self._seen) >= MAX_SEEN:
             self._seen.clear()
-        self._seen.add(number)
-        return True
+        return number
 
     # -- questions ---------------------------------------------------------------------------------
 
@@ -594,12 +630,7 @@ class Authority:
                 self._settle(open_, VERDICTS[verdict])
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:
-            revoked, permit.on_revoked = permit.on_revoked, None
-            try:
-                if revoked is not None:
-                    revoked()
-            except Exception as e:  # the others are revoked all the same
-                self.fault(permit.op, f"internal fault: {type(e).__name__}: {e}")
+            permit.revoke()
         for changed in list(self.on_change):
             changed()
 

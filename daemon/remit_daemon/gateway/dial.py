@@ -257,9 +257,10 @@ async def _connect(address: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.wait_for(
-            asyncio.get_running_loop().sock_connect(sock, (address, port)), CONNECT_LIMIT
-        )
+        # What is near answers during the first call; the second then takes the result without a turn of the loop.
+        sock.connect_ex((address, port))
+        async with asyncio.timeout(CONNECT_LIMIT):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except TimeoutError:
         sock.close()
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None

@@ -41,6 +41,8 @@ class Journal:
         self._clock = clock
         self._poked = 0.0
         self._seq = 0
+        self._size = 0
+        self._torn = False
 
     def act(
         self,
@@ -74,9 +76,10 @@ class Journal:
 
     def again(self, tail: bytes) -> int:
         """Append the act of which ``tail`` is all but number and time; as ``act``."""
-        self._seq += 1
-        self._write(b"act\0%d\0%d\0%b" % (self._seq, self._clock(), tail))
-        return self._seq
+        number = self._seq + 1
+        self._write(b"act\0%d\0%d\0%b" % (number, self._clock(), tail))
+        self._seq = number
+        return number
 
     def done(self, seq: int, outcome: str) -> None:
         """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
@@ -103,14 +106,25 @@ class Journal:
 
     def _put(self, raw: bytes) -> None:
         try:
+            if self._torn:
+                raise OSError(5, "it ends in half a record")
             if os.write(self._fd, raw) != len(raw):
+                self._tear()
                 raise OSError(5, "short write")
+            self._size += len(raw)
         except OSError as e:
             raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
         now = time.monotonic()
         if now - self._poked > POKE_EVERY:
             self._poked = now
             self.poke()
+
+    def _tear(self) -> None:
+        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._torn = True
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""

@@ -83,12 +83,35 @@ class Supervisor:
 
     async def serve(self, handlers: dict[str, Callable[[dict[str, Any]], None]]) -> None:
         """Hand every frame to the handler of its type until the supervisor is gone (EOFError) or wrong (Malformed)."""
-        while True:
-            for frame in self._heard:
-                checked = check(frame, False)
-                handlers[checked["type"]](checked)
-            self._heard.clear()
-            await self._read()
+        over: asyncio.Future[None] = self._loop.create_future()
+
+        def ready() -> None:
+            try:
+                self._take(handlers, self._sock.recv(READ))
+            except (BlockingIOError, InterruptedError):
+                return
+            except BaseException as e:
+                if not over.done():
+                    over.set_exception(e)
+
+        try:
+            self._handle(handlers)
+            self._loop.add_reader(self._sock.fileno(), ready)
+            await over
+        finally:
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _take(self, handlers: dict[str, Callable[[dict[str, Any]], None]], data: bytes) -> None:
+        if not data:
+            raise EOFError("the supervisor is gone")
+        self._heard += self._cutter.feed(data)
+        self._handle(handlers)
+
+    def _handle(self, handlers: dict[str, Callable[[dict[str, Any]], None]]) -> None:
+        heard, self._heard = self._heard, []
+        for frame in heard:
+            checked = check(frame, False)
+            handlers[checked["type"]](checked)
 
     async def _read(self) -> None:
         data = await self._loop.sock_recv(self._sock, READ)

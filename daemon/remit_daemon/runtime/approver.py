@@ -15,7 +15,9 @@ from typing import Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.ledger.queries import Filter
-from remit_daemon.peers.process import Peer, ancestors, session_tag
+from remit_daemon.peers.process import Peer
+from remit_daemon.runtime.actors import session_of
+from remit_daemon.runtime.bus import Failed
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
@@ -55,6 +57,7 @@ class Approver:
             "trust": self._trust,
             "reload": self._reload,
             "watch": self._watch,
+            **daemon.tokens.of_person(),
         }
         self._lines = Lines(reader, writer, methods, peer.alive)
 
@@ -116,22 +119,24 @@ class Approver:
         self._daemon.ingest_all()
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
-    def _who(self, params: Params) -> Params:
-        p = want(params, path=(str, ""), pid=(int, 0))
-        if bool(p["path"]) == bool(p["pid"]):
-            raise Problem(INVALID_PARAMS, "who takes a path or a pid")
+    async def _who(self, params: Params) -> Params:
+        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""))
+        if sum(map(bool, p.values())) != 1:
+            raise Problem(INVALID_PARAMS, "who takes a path, a pid or a bus name")
         d = self._daemon
         d.ingest_all()
         if p["path"]:
             return d.ledger.who(p["path"])
+        if p["name"]:
+            try:
+                return await d.bus.who(p["name"])
+            except Failed as e:
+                raise Problem(NOT_FOUND, str(e)) from None
         try:
             os.stat(f"/proc/{p['pid']}")
         except OSError:
             raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
-        session = d.by_tag(session_tag(p["pid"]))
-        if session is None:
-            chain = ancestors(p["pid"])[1:]
-            session = next((s for s in d.live() if s.pid in chain), None)
+        session = session_of(d, p["pid"])
         if session is None:
             return {"actor": "human", "agent": "", "session": "", "entries": []}
         entries = d.ledger.query(Filter(session=session.id, limit=1000))
@@ -217,4 +222,5 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
         daemon.ingest(session)
         return daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
 
-    return {"whoami": whoami, "denials": denials}
+    tokens = daemon.tokens.of_session(daemon.broker.state.sessions[session])
+    return {"whoami": whoami, "denials": denials, **tokens}

@@ -21,8 +21,10 @@ from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
+from remit_daemon.runtime.tokens import Tokens
 from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.paths import Paths
 from remit_policy.engine import Engine
@@ -64,6 +66,8 @@ class Daemon:
         self.connections: dict[str, Sender] = {}  # to the supervisors
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
+        self.tokens = Tokens(ledger, clock)
+        self.bus = BusService(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -158,6 +162,7 @@ class Daemon:
             return  # it ended while the tree was killed
         self.ingest(ident)
         self.attempt(ev.Ended(ident, status))
+        self.tokens.end_session(ident)
         for path in self.journals(ident):
             try:
                 self.ledger.forget(SessionInfo(ident, session.agent), path)
@@ -308,6 +313,7 @@ class Daemon:
     def reload(self) -> None:
         """Read the policy files again and give every live session its new snapshot."""
         self.policies.reload()
+        self.tokens.end_all()
         problems = self.policies.problems()
         for p in problems:
             log.warning("policy %s:%s:%s: %s", p["file"], p["line"], p["column"], p["message"])

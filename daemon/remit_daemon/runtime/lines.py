@@ -146,7 +146,13 @@ class Lines:
             self._writer.transport.abort()
 
 
-_NAMES: dict[type, str] = {str: "text", int: "a whole number", bool: "true or false", dict: "an object"}
+_NAMES: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def want(params: Params, **fields: type | tuple[type, Any]) -> Params:

@@ -89,7 +89,7 @@ class Unix:
         self._agent_socket = agent_socket
         self._buses = {**buses, tmpdir + "/run/bus": "session"}
         self._listener = listener
-        self._abstract: dict[bytes, int] = {}  # the session's own names → inode of the socket
+        self._abstract: dict[bytes, set[int]] = {}  # the session's own names → inodes of its sockets
 
     # -- connect -----------------------------------------------------------------------------------
 
@@ -153,8 +153,9 @@ class Unix:
         return (_HELPER if path.startswith(_HELPERS) else None), "connect", path
 
     def _decide_abstract(self, name: bytes, text: str) -> tuple[model.Rule | None, str, str]:
-        inode = self._abstract.get(name)
-        if inode is not None and inode in _bound(name):
+        own = self._abstract.get(name)
+        # Each type of socket has names of its own: another program's stream may be called as the session's datagrams are.
+        if own and (bound := _bound(name)) and bound <= own:
             return _OWN, "connect", text
         if self._authority.engine.decide("connect", text).rule is None:
             app = next((app for part, app in _KNOWN if part in text), "")
@@ -192,7 +193,8 @@ class Unix:
                 result = calls.call("bind", sock, raw, len(raw))
                 if len(self._abstract) >= _MAX_OWN:
                     self._abstract.clear()
-                self._abstract[name] = os.fstat(sock).st_ino
+                kept = self._abstract.get(name)
+                self._abstract[name] = {os.fstat(sock).st_ino} | (kept & _bound(name) if kept else set())
             finally:
                 os.close(sock)
             return result

@@ -15,9 +15,15 @@
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid}               {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
+    token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
+    token.list                            [{jti, agent, scope, grant, authorization_details, issued, expires, parent, algorithm}]
+    token.introspect {token}              RFC 7662
+    token.revoke {jti} | {grant} | {token}                      {revoked: [jti]}   with all that was made from it
+    token.keys                            RFC 7517
+    token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
     reload                                {errors: [...], revision}
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``)
@@ -26,6 +32,9 @@
 
     whoami                                {session, agent, project}
     denials  {limit?}                     [Entry]  of this session only
+    token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes
+    token.exchange {subject_token, agent, scope?, authorization_details?}   Given   narrower, for a sub-agent (RFC 8693)
+    token.introspect, token.revoke {token}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
 Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, enforced: [str]}
@@ -34,6 +43,7 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
           scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
+Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 Times are seconds since the epoch (float); ids are text.
 """
 
@@ -46,5 +56,6 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
 REFUSED = -32000  # the peer may not call this (inside a session, or not the person's)
 NOT_FOUND = -32001
 CONFLICT = -32002  # already settled
+TOKEN_REFUSED = -32003  # data: {error: the OAuth code, error_description}
 
 MAX_LINE = 4 << 20

@@ -119,6 +119,14 @@ def symlinked() -> str:
     return ask_socket(path)
 
 
+def namesake() -> str:
+    """Names of streams and of datagrams do not collide: the name is ours, and what is connected to is another's."""
+    name = "\0" + ARENA["sock_abstract"]
+    mine = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    mine.bind(name)
+    return ask_socket(name)
+
+
 def relative() -> str:
     os.chdir(RUN)
     return ask_socket("helper")
@@ -141,6 +149,7 @@ run(
         "through a hard link": hard_link,
         "moved into the project": renamed,
         "abstract": lambda: ask_socket("\0" + ARENA["sock_abstract"]),
+        "abstract, by a namesake of another type": namesake,
         "abstract datagram": datagram("\0" + ARENA["sock_abstract"] + ".dgram", "sendto"),
         "datagram sendto": datagram(DGRAM, "sendto"),
         "datagram sendmsg": datagram(DGRAM, "sendmsg"),

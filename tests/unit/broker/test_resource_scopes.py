@@ -63,6 +63,11 @@ def test_offers_go_from_narrow_to_broad_and_each_covers_what_was_asked(
         ("connect", "a.x.org:443", "{a.x.org,evil.org}", False),
         ("call", "org.x org.x.I.M /a", "org.x org.x.I.*", True),
         ("call", "org.x org.x.I.M /a", "* *", False),
+        ("call", "org.x org.x.I.M /a b", "org.x org.x.I.M@/a(*)", True),
+        ("call", "org.x org.x.I.M /a b", "org.x org.x.*", False),
+        ("request", "GET https://x.org/a/b", "GET x.org:443/a/*", True),
+        ("request", "GET https://x.org/a/b", "GET x.org:443/*/b", True),
+        ("request", "GET https://x.org/a/b", "GET *.org:443/a/b", False),
         ("use", "app:audio", "app:screen", False),
     ],
 )

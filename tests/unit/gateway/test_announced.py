@@ -1,80 +1,100 @@
-"""Connections and their announcements: whichever comes first, once, and nobody else's."""
+"""Connections matched with what the supervisor announced, in either order."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from fakes.clock import Clock
-from fakes.gateway import run
-from remit_daemon.gateway import announced
-from remit_daemon.gateway.announced import Announced
+from remit_daemon.gateway import announced as module
+from remit_daemon.gateway.announced import LIFE, Announced
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 10))
 
 
 def test_whichever_comes_first() -> None:
-    async def test() -> None:
-        table: Announced[str] = Announced()
-        table.tell(False, 5, "early")
-        assert await table.of(False, 5) == "early"
-        assert await table.of(False, 5, wait=0.001) is None  # once
-        waiting = asyncio.ensure_future(table.of(False, 6))
+    async def work() -> None:
+        seen: Announced[str] = Announced()
+        seen.tell(False, 5, "told")
+        assert await seen.of(False, 5, 0.01) == "told"
+        waiting = asyncio.ensure_future(seen.of(False, 6))
         await asyncio.sleep(0)
-        table.tell(True, 6, "another family's")
-        table.tell(False, 7, "another port's")
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        table.tell(False, 6, "late")
-        assert await waiting == "late"
-        assert not table._waiting
+        seen.tell(False, 6, "later")
+        assert await waiting == "later"
 
-    run(test())
+    run(work())
 
 
-def test_an_old_one_is_another_programs() -> None:
-    async def test() -> None:
+def test_an_announcement_is_for_one_connection_of_its_family_and_port() -> None:
+    async def work() -> None:
+        seen: Announced[str] = Announced()
+        seen.tell(False, 5, "told")
+        assert await seen.of(True, 5, 0.01) is None
+        assert await seen.of(False, 4, 0.01) is None
+        assert await seen.of(False, 5, 0.01) == "told"
+        assert await seen.of(False, 5, 0.01) is None  # the port may be another's by now
+
+    run(work())
+
+
+def test_an_announcement_goes_stale() -> None:
+    async def work() -> None:
         clock = Clock()
-        table: Announced[str] = Announced(clock=clock)
-        table.tell(False, 5, "old")
-        clock.pass_(announced.LIFE)
-        assert await table.of(False, 5, wait=0.001) is None
+        seen: Announced[str] = Announced(clock=clock)
+        seen.tell(False, 5, "told")
+        clock.pass_(LIFE)
+        assert await seen.of(False, 5, 0.01) is None
 
-    run(test())
+    run(work())
 
 
-def test_a_lasting_one_serves_until_it_is_replaced() -> None:
-    async def test() -> None:
-        table: Announced[str] = Announced(lasting=True)
-        waiting = [asyncio.ensure_future(table.of(False, 5)) for _ in range(3)]
+def test_who_was_at_the_port_before_does_not_take_it() -> None:
+    async def work() -> None:
+        seen: Announced[str] = Announced()
+        before = asyncio.ensure_future(seen.of(False, 5, 0.05))
         await asyncio.sleep(0)
-        table.tell(False, 5, "one")
-        assert await asyncio.gather(*waiting) == ["one"] * 3
-        table.tell(False, 5, "two")
-        assert [await table.of(False, 5) for _ in range(2)] == ["two", "two"]
-
-    run(test())
-
-
-def test_two_that_wait_share_none() -> None:
-    async def test() -> None:
-        table: Announced[str] = Announced()
-        waiting = [asyncio.ensure_future(table.of(False, 5, wait=0.05)) for _ in range(2)]
+        now = asyncio.ensure_future(seen.of(False, 5, 0.05))
         await asyncio.sleep(0)
-        table.tell(False, 5, "one")
-        assert sorted(await asyncio.gather(*waiting), key=str) == [None, "one"]
+        seen.tell(False, 5, "told")
+        assert await now == "told"
+        assert await before is None
 
-    run(test())
+    run(work())
 
 
-def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announced, "MAX_KEPT", 3)
+def test_a_lasting_one_serves_all_until_it_is_replaced() -> None:
+    async def work() -> None:
+        seen: Announced[str] = Announced(lasting=True)
+        two = [asyncio.ensure_future(seen.of(False, 5)) for _ in range(2)]
+        await asyncio.sleep(0)
+        seen.tell(False, 5, "a")
+        assert await asyncio.gather(*two) == ["a", "a"]
+        assert await seen.of(False, 5, 0.01) == "a"
+        seen.tell(False, 5, "b")
+        assert await seen.of(False, 5, 0.01) == "b"
 
-    async def test() -> None:
-        table: Announced[int] = Announced()
-        for n in range(10):
-            table.tell(False, n, n)
-        assert len(table._told) == 3
-        waiting = [asyncio.ensure_future(table.of(False, 100 + n, wait=0.05)) for n in range(5)]
-        assert await asyncio.gather(*waiting) == [None] * 5
+    run(work())
 
-    run(test())
+
+def test_both_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+
+    async def work() -> None:
+        seen: Announced[int] = Announced()
+        for port in range(3):
+            seen.tell(False, port, port)
+        assert await seen.of(False, 0, 0.01) is None
+        assert await seen.of(False, 1, 0.01) == 1
+        waiting = [asyncio.ensure_future(seen.of(True, port)) for port in range(2)]
+        await asyncio.sleep(0)
+        assert await seen.of(True, 9) is None  # at once
+        for port in range(2):
+            seen.tell(True, port, port)
+        assert await asyncio.gather(*waiting) == [0, 1]
+
+    run(work())

@@ -1,364 +1,436 @@
-"""Deciding for a session: one hold for identical asks, every way in which one ends, conditions, limits, revocation."""
+"""What a session may do, decided, recorded, asked and held, with a journal in a file and a clock that stands."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes.clock import Clock
-from fakes.gateway import ORIGIN, policy, run
-from remit_daemon.gateway import authority as authorities
+from remit_daemon.gateway import authority as module
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
-from remit_daemon.gateway.journal import Journal
+from remit_daemon.gateway.journal import Journal, JournalFailed
 from remit_daemon.wire import journal as records
-from remit_daemon.wire.control import FIRST_OF_GATEWAY
+from remit_policy.model import ALLOW, ASK, DENY, USER, Rule, Snapshot
 
-NET = '[role.probe.net]\nconnect = {{ allow = ["a.example"], ask = ["q.example", "r.example"], deny = ["d.example"] {} }}\n'
-A, Q, R, D = "a.example:443", "q.example:443", "r.example:443", "d.example:443"
+ORIGIN = Origin(7, "77", "/usr/bin/curl", "curl")
+HOST = "a.example.com:443"
+
+
+def rule(verdict: int, pattern: str, op: str = "connect", **kw: Any) -> Rule:
+    return Rule(USER, verdict, op, pattern, source="user.toml:1", **kw)
 
 
 class World:
-    def __init__(self, path: Path, text: str = NET.format("")) -> None:
-        self.path = path / "journal"
+    """An authority, what it said to remitd, and what its journal holds."""
+
+    def __init__(self, directory: Path, *rules: Rule, hold: float = 0.0) -> None:
         self.clock = Clock()
-        self.minute = 600
+        self.path = directory / "journal"
+        self.journal = Journal(str(self.path), clock=lambda: 5)
         self.authority = Authority(
-            policy(text),
-            Journal(str(self.path), clock=lambda: 5),
-            agent="probe",
+            Snapshot("bench", rules),
+            self.journal,
+            agent="bench",
+            hold=hold,
             clock=self.clock,
-            minute=lambda: self.minute,
+            minute=lambda: 0,
         )
         self.said: list[dict[str, Any]] = []
         self.authority.say = self.said.append
 
-    def ask(self, resource: str = Q, op: str = "connect", **more: Any) -> asyncio.Task[Permit]:
-        return asyncio.ensure_future(self.authority.permit(op, resource, ORIGIN, **more))
-
-    async def asked(self, count: int = 1) -> list[int]:
-        """Return the numbers of the questions, once there are so many."""
-        while len(found := [f["seq"] for f in self.said if f["type"] == "ask"]) < count:
-            await asyncio.sleep(0)
-        return found
-
     def rows(self) -> list[list[str]]:
-        return [f for f, _ in records.unpack(self.path.read_bytes())]
+        return [fields for fields, _ in records.unpack(self.path.read_bytes())]
 
-    def acts(self) -> list[tuple[str, str]]:
-        out: dict[str, tuple[str, str]] = {}
-        for f in self.rows():
-            out[f[1]] = (f[4], f[5]) if f[0] == "act" else (out[f[1]][0], f[3])
-        return list(out.values())
+    def told(self) -> list[tuple[str, ...]]:
+        """Return each act as (op, verdict, outcome, path) and each end as ("done", seq, outcome)."""
+        return [(f[3], f[4], f[5], f[10]) if f[0] == "act" else ("done", f[1], f[3]) for f in self.rows()]
 
+    async def permit(self, resource: str = HOST, op: str = "connect", **kw: Any) -> Permit:
+        return await self.authority.permit(op, resource, ORIGIN, **kw)
 
-def session(path: Path, text: str = NET.format("")) -> Callable[[Callable[[World], Any]], None]:
-    def decorated(test: Callable[[World], Any]) -> None:
-        async def whole() -> None:
-            await test(World(path, text))
+    async def refused(self, resource: str = HOST, op: str = "connect", **kw: Any) -> Refused:
+        with pytest.raises(Refused) as caught:
+            await self.permit(resource, op, **kw)
+        return caught.value
 
-        run(whole())
+    def adopt(self, *rules: Rule) -> None:
+        self.authority.adopt(Snapshot("bench", rules))
 
-    return decorated
-
-
-async def refused(task: asyncio.Task[Permit]) -> Refused:
-    with pytest.raises(Refused) as error:
-        await task
-    return error.value
+    def asks(self) -> list[dict[str, Any]]:
+        return [f for f in self.said if f["type"] == "ask"]
 
 
-# -- questions -------------------------------------------------------------------------------------
+Make = Callable[..., World]
 
 
-def test_identical_asks_share_one_question(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        tasks = [w.ask() for _ in range(5)] + [w.ask(R)]
-        one, other = await w.asked(2)
-        assert one >= FIRST_OF_GATEWAY
-        assert [f["count"] for f in w.authority.held_frames()] == [5, 1]
-        w.authority.answered(one, "allow", "", "p1")
-        permits = await asyncio.gather(*tasks[:5])
-        assert len({id(p) for p in permits}) == 5
-        assert not tasks[5].done()
-        w.authority.answered(other, "deny", "not now", "p2")
-        assert "not now" in (await refused(tasks[5])).reason
-        for permit in permits:
-            permit.done()
-        assert w.acts() == [("ask", "allowed"), ("ask", "denied")] + [("allow", "ok")] * 5
+@pytest.fixture
+def world(tmp_path: Path) -> Make:
+    return lambda *rules, **kw: World(tmp_path, *rules, **kw)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 10))
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_an_allowed_act_is_recorded_before_it_and_completed_once(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        permit = await w.permit()
+        assert w.told() == [("connect", "allow", "pending", HOST)]
+        permit.done("ECONNREFUSED")
+        permit.done("ok")
+        assert w.told()[1:] == [("done", "1", "ECONNREFUSED")]
+
+    run(work())
+
+
+def test_a_denied_act_is_recorded_and_says_by_which_rule(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(DENY, HOST))
+        refused = await w.refused()
+        assert (refused.rule, refused.resource, refused.op) == ("user.toml:1", HOST, "connect")
+        assert w.told() == [("connect", "deny", "refused", HOST)]
+        assert w.said == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("resource", ["", "a\0b:1", "x" * (module.MAX_RESOURCE + 1), "no port", "\udcff:1"])
+def test_what_is_no_resource_is_refused_whatever_the_rules_allow(world: Make, resource: str) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, "*:*"))
+        await w.refused(resource)
+
+    run(work())
+
+
+def test_identical_asks_share_one_question_and_one_answer(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, "*.example.com:*"))
+        three = [asyncio.ensure_future(w.permit()) for _ in range(3)]
+        other = asyncio.ensure_future(w.permit("b.example.com:443"))
+        await settled()
+        assert [f["path"] for f in w.asks()] == [HOST, "b.example.com:443"]
+        assert [f["count"] for f in w.authority.held_frames()] == [3, 1]
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        permits = await asyncio.gather(*three)
+        assert len({id(p) for p in permits}) == 3
+        assert not other.done()
+        w.authority.answered(w.asks()[1]["seq"], "deny", "not that one")
+        with pytest.raises(Refused, match="not that one"):
+            await other
+        assert w.authority.held_frames() == []
+        assert [t for t in w.told() if t[0] != "done"].count(("connect", "allow", "pending", HOST)) == 3
+
+    run(work())
+
+
+@pytest.mark.parametrize("verdict", ["", "ALLOW", "Allow", "yes", "ask", "deny"])
+def test_only_the_word_allow_allows(world: Make, verdict: str) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, HOST))
+        held = asyncio.ensure_future(w.permit())
+        await settled()
+        w.authority.answered(w.asks()[0]["seq"] + 1, "allow")  # of another ask
+        await settled()
+        assert not held.done()
+        w.authority.answered(w.asks()[0]["seq"], verdict)
+        with pytest.raises(Refused):
+            await held
+
+    run(work())
+
+
+def test_an_answer_does_not_pass_a_denial_that_came_meanwhile(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, HOST))
+        held = asyncio.ensure_future(w.permit())
+        await settled()
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.adopt(rule(DENY, HOST))  # in force before the one who waits has run
+        with pytest.raises(Refused):
+            await held
+        assert ("connect", "allow", "pending", HOST) not in w.told()
+
+    run(work())
+
+
+@pytest.mark.parametrize(("verdict", "passes"), [(ALLOW, True), (DENY, False)])
+def test_a_snapshot_settles_what_is_held(world: Make, verdict: int, passes: bool) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, "*:*"))
+        held, still = asyncio.ensure_future(w.permit()), asyncio.ensure_future(w.permit("other.org:1"))
+        await settled()
+        w.adopt(rule(ASK, "*:*"), rule(verdict, HOST))
+        await settled()
+        assert held.done()
+        assert (held.exception() is None) == passes
+        assert not still.done()
+        assert [f["seq"] for f in w.said if f["type"] == "cancel"] == [w.asks()[0]["seq"]]
+        still.cancel()
+        await settled()
         assert w.authority.held_frames() == []
 
-
-@pytest.mark.parametrize("verdict", ["deny", "ask", "", "ALLOW", "allowed", None, 1])
-def test_only_allow_allows(tmp_path: Path, verdict: Any) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        task = w.ask()
-        w.authority.answered((await w.asked())[0] + 1, "allow")  # of another question
-        w.authority.answered((await w.asked())[0], verdict)
-        await refused(task)
+    run(work())
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        task = w.ask(hold=0.01)
-        w.authority.asked((await w.asked())[0], "p7")
-        error = await refused(task)
-        assert "nobody answered" in error.reason
-        assert "p7" in error.how
-        assert w.said[-1]["type"] == "cancel"
-        assert w.said[-1]["why"] == "expired"
-        assert w.acts() == [("ask", "expired")]
-        w.authority.answered(w.said[0]["seq"], "allow")  # too late: nothing is held
-
-
-def test_the_last_who_waits_ends_it(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        events = asyncio.Event(), asyncio.Event()
-        tasks = [w.ask(gone=e) for e in events]
-        await w.asked()
-        await asyncio.sleep(0)
-        events[0].set()
-        assert "gave up" in (await refused(tasks[0])).reason
-        assert len(w.said) == 1
-        tasks[1].cancel()
-        await asyncio.gather(tasks[1], return_exceptions=True)
-        assert [f["type"] for f in w.said] == ["ask", "cancel"]
-        assert w.acts() == [("ask", "gone")]
-
-
-def test_who_left_before_the_answer_does_nothing(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
+def test_a_hold_ends_by_its_time_and_by_giving_up(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, "*:*"))
+        refused = await w.refused(hold=0.01)
+        assert "nobody answered" in refused.reason
         gone = asyncio.Event()
-        task = w.ask(gone=gone)
-        number = (await w.asked())[0]
-        await asyncio.sleep(0)
+        held = asyncio.ensure_future(w.permit(gone=gone))
+        await settled()
         gone.set()
-        w.authority.answered(number, "allow")
-        await refused(task)
+        with pytest.raises(Refused, match="gave up"):
+            await held
+        assert [f["why"] for f in w.said if f["type"] == "cancel"] == ["expired", "gone"]
+        assert [t[2] for t in w.told() if t[0] == "done"] == ["expired", "gone"]
+
+    run(work())
 
 
-@pytest.mark.parametrize(("now", "allowed"), [("allow", True), ("deny", False)])
-def test_a_new_snapshot_settles_what_is_held(tmp_path: Path, now: str, allowed: bool) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        task = w.ask()
-        await w.asked()
-        w.authority.adopt(policy(f'[role.probe.net]\nconnect = {{ {now} = ["q.example"] }}\n'))
-        if allowed:
-            assert not (await task).answered
-        else:
-            await refused(task)
-        assert w.said[-1]["type"] == "cancel"
+def test_who_gave_up_is_not_let_in_by_a_late_answer(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, HOST))
+        gone = asyncio.Event()
+        held = asyncio.ensure_future(w.permit(gone=gone))
+        await settled()
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        gone.set()
+        with pytest.raises(Refused, match="gave up"):
+            await held
+
+    run(work())
 
 
-def test_an_answer_is_held_against_the_policy_of_now(tmp_path: Path) -> None:
-    """The answer and a snapshot that denies come in one go: the denial holds."""
+def test_too_many_questions_and_too_many_who_wait_are_refused(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD", 2)
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
 
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        task = w.ask()
-        w.authority.answered((await w.asked())[0], "allow")
-        w.authority.adopt(policy('[role.probe.net]\nconnect = { deny = ["*"] }\n'))
-        await refused(task)
-
-
-def test_what_is_suspicious_needs_a_person(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        task = w.ask(A, insist="looks like a tunnel")
-        number = (await w.asked())[0]
-        assert w.said[0]["spent"]
-        w.authority.adopt(policy(NET.format("")))  # that the rule still allows it settles nothing
-        assert not task.done()
-        w.authority.answered(number, "allow")  # by no prompt: the daemon's own rule
-        assert "nobody was asked" in (await refused(task)).reason
-        task = w.ask(A, insist="looks like a tunnel")
-        w.authority.answered((await w.asked(2))[1], "allow", "", "p1")
-        await task
-        assert "looks like a tunnel" in w.rows()[0][14]
-
-
-def test_too_many_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authorities, "MAX_HELD", 3)
-    monkeypatch.setattr(authorities, "MAX_WAITING", 6)
-
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        tasks = [w.ask(f"{n}.example:1") for n in range(4)]
-        assert "too many questions" in (await refused(tasks[3])).reason
-        more = [w.ask("0.example:1") for _ in range(4)]
-        assert "too many operations" in (await refused(more[3])).reason
-        assert len(await w.asked()) == 3
-        for task in (*tasks, *more):
+    async def work() -> None:
+        w = world(rule(ASK, "*:*"))
+        tasks = [asyncio.ensure_future(w.permit(h)) for h in ("a.org:1", "b.org:1")]
+        await settled()
+        assert "too many questions" in (await w.refused("c.org:1")).reason
+        tasks.append(asyncio.ensure_future(w.permit("a.org:1")))
+        await settled()
+        assert "too many operations" in (await w.refused("a.org:1")).reason
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *more, return_exceptions=True)
-        assert w.authority._waiting == 0
-        w.ask("x.example:1")
-        await w.asked(4)
+        await settled()
+        assert w.authority.held_frames() == []
+        assert len(w.asks()) == 2
+
+    run(work())
 
 
-# -- conditions ------------------------------------------------------------------------------------
+def test_a_rate_that_is_spent_asks(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST, rate=(2, 60)))
+        for _ in range(2):
+            (await w.permit()).done()
+        assert w.asks() == []
+        held = asyncio.ensure_future(w.permit())
+        await settled()
+        assert len(w.asks()) == 1
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        (await held).done()
+        w.clock.pass_(30.0)
+        (await w.permit()).done()
+        assert len(w.asks()) == 1
+
+    run(work())
 
 
-def test_a_spent_rate_asks_and_comes_back(tmp_path: Path) -> None:
-    @session(tmp_path, NET.format(', rate = "2/min"'))
-    async def _(w: World) -> None:
-        await w.ask(A)
-        await w.ask(A)
-        task = w.ask(A)
-        number = (await w.asked())[0]
-        w.authority.answered(number, "allow")
-        assert (await task).answered
-        w.clock.pass_(30)
-        assert not (await w.ask(A)).answered
-
-
-def test_a_window(tmp_path: Path) -> None:
-    @session(tmp_path, NET.format(', window = "09:00-12:00"'))
-    async def _(w: World) -> None:
-        await w.ask(A)
-        w.minute = 12 * 60
-        w.ask(A)
-        await w.asked()
-
-
-def test_a_budget(tmp_path: Path) -> None:
-    @session(tmp_path, NET.format(', budget = "1kB/100s"'))
-    async def _(w: World) -> None:
-        permit = await w.ask(A)
-        assert permit.spend(600)
-        assert permit.spend(400)
+def test_a_budget_that_is_spent_ends_and_asks_until_it_is_back(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST, budget=(1000, 100)))
+        permit = await w.permit()
+        assert permit.spend(1000)
         assert not permit.spend(1)
-        task = w.ask(A)
-        w.authority.answered((await w.asked())[0], "allow")
-        assert (await task).spend(10**9)  # a person said yes
-        w.clock.pass_(50)
-        assert not (await w.ask(A)).answered
-        assert permit.spend(400)
-        assert not permit.spend(200)
+        held = asyncio.ensure_future(w.permit())
+        await settled()
+        assert len(w.asks()) == 1
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        assert (await held).spend(10**9)  # the person said yes to this one
+        w.clock.pass_(200.0)
+        assert (await w.permit()).spend(1000)
+
+    run(work())
 
 
-def test_nothing_to_decide_is_denied(tmp_path: Path) -> None:
-    @session(tmp_path, NET.format(""))
-    async def _(w: World) -> None:
-        for resource in (
-            "",
-            "a.example\0:443",
-            "a" * 20_000,
-            "a.example",
-            "a.example:x",
-            "a.example:0",
-            "[::1:443",
-            "a..example:1",
-        ):
-            await refused(w.ask(resource))
-        for op in ("", "nothing", "connect "):
-            await refused(w.ask(A, op=op))
-        assert not any(f["type"] == "ask" for f in w.said)
+def test_a_snapshot_revokes_what_it_no_longer_gives(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, "*.example.com:*"))
+        kept, lost, over = await w.permit("k.example.com:1"), await w.permit(), await w.permit()
+        revoked: list[str] = []
+        kept.on_revoked = lambda: revoked.append("kept")
+        lost.on_revoked = lambda: revoked.append("lost")
+        over.on_revoked = lambda: revoked.append("over")
+        over.done()
+        w.adopt(rule(ALLOW, "k.example.com:1"))
+        w.adopt(rule(ALLOW, "k.example.com:1"))
+        assert revoked == ["lost"]
+
+    run(work())
 
 
-def test_a_fault_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        monkeypatch.setattr(w.authority, "_counted", lambda *a: 1 / 0)
-        assert "ZeroDivisionError" in (await refused(w.ask(A))).reason
-        with pytest.raises(Refused):
-            w.authority.permit_now("connect", A, ORIGIN)
+def test_what_is_revoked_before_it_could_say_how_ends_as_soon_as_it_says(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        permit = await w.permit()  # its connection is still being made
+        w.adopt()
+        revoked: list[int] = []
+        permit.on_revoked = lambda: revoked.append(1)
+        assert revoked == [1]
+
+    run(work())
 
 
-def test_no_row_no_permit(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        w.authority.journal.close()
-        for resource in (A, Q, D):
-            await refused(w.ask(resource))
-        assert not w.authority._live
-        assert not w.authority._held
+def test_a_revocation_that_fails_leaves_the_others_revoked(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        revoked: list[int] = []
+
+        def fails() -> None:
+            revoked.append(0)
+            raise RuntimeError("broken")
+
+        for _ in range(4):
+            (await w.permit()).on_revoked = fails
+        w.adopt()
+        assert revoked == [0] * 4
+
+    run(work())
 
 
-# -- revocation ------------------------------------------------------------------------------------
+def test_what_a_person_allowed_lasts_until_it_is_denied(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ASK, HOST))
+        held = asyncio.ensure_future(w.permit())
+        await settled()
+        w.authority.answered(w.asks()[0]["seq"], "allow")
+        permit = await held
+        revoked: list[int] = []
+        permit.on_revoked = lambda: revoked.append(1)
+        w.adopt(rule(ASK, "*:*"))
+        assert revoked == []
+        w.adopt(rule(DENY, HOST))
+        assert revoked == [1]
+
+    run(work())
 
 
-def test_a_new_snapshot_revokes_what_it_does_not_give(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        ended: list[str] = []
-        kept, lost = await w.ask(A), await w.ask(A)
-        w.ask(Q)
-        w.authority.answered((await w.asked())[0], "allow")
-        while len(w.authority._live) < 3:
-            await asyncio.sleep(0)
-        once = next(p for p in w.authority._live if p.resource == Q)
-        kept.done()
-        for name, permit in (("kept", kept), ("lost", lost), ("once", once)):
-            permit.on_revoked = lambda name=name: ended.append(name)  # type: ignore[misc]
-        changed: list[int] = []
-        w.authority.on_change.append(lambda: changed.append(1))
-        w.authority.adopt(policy('[role.probe.net]\nconnect = { ask = ["a.example"] }\n'))
-        assert ended == ["lost"]  # what was allowed once stays until it is denied
-        w.authority.adopt(policy('[role.probe.net]\nconnect = { deny = ["*"] }\n'))
-        assert ended == ["lost", "once"]
-        w.authority.adopt(policy(""))
-        assert ended == ["lost", "once"]
-        assert len(changed) == 3
+def test_a_snapshot_that_means_nothing_changes_nothing(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        with pytest.raises(ValueError, match="not a network"):
+            w.adopt(rule(ALLOW, "no/pattern of:a host:"))
+        (await w.permit()).done()
+
+    run(work())
 
 
-def test_one_that_fails_to_end_leaves_none_behind(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        ended: list[int] = []
+class Failing(Journal):
+    """A journal that takes nothing while ``broken``."""
 
-        def end(number: int) -> None:
-            ended.append(number)
-            raise RuntimeError("cannot")
+    broken = False
 
-        for n in range(5):
-            (await w.ask(A)).on_revoked = lambda n=n: end(n)  # type: ignore[misc]
-        w.authority.adopt(policy(""))
-        assert sorted(ended) == [0, 1, 2, 3, 4]
-        assert sum("cannot" in f[14] for f in w.rows() if f[0] == "act") == 5
+    def _write(self, fields: list[str]) -> None:
+        if self.broken:
+            raise JournalFailed(28, "no space")
+        super()._write(fields)
 
 
-def test_a_snapshot_that_means_nothing_changes_nothing(tmp_path: Path) -> None:
-    from remit_policy.model import ALLOW, USER, Rule, Snapshot
+@pytest.mark.parametrize("op", ["connect", "resolve"])
+@pytest.mark.parametrize("verdict", [ALLOW, ASK, DENY])
+def test_without_a_row_there_is_no_permit(tmp_path: Path, verdict: int, op: str) -> None:
+    resource = HOST if op == "connect" else "a.example.com"
 
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        before = w.authority.engine
-        with pytest.raises(Exception):  # noqa: B017
-            w.authority.adopt(Snapshot("probe", (Rule(USER, ALLOW, "connect", "no host at all:x"),)))
-        assert w.authority.engine is before
-        await w.ask(A)
+    async def work() -> None:
+        w = World(tmp_path, rule(verdict, resource, op))
+        journal = Failing(str(tmp_path / "failing"))
+        w.authority.journal, w.path = journal, tmp_path / "failing"
+        journal.broken = True
+        for _ in range(2):  # a first use that could not be recorded is not taken as recorded
+            await w.refused(resource, op)
+        assert w.said == []
+        assert w.told() == []
+        journal.broken = False
+        if verdict == ALLOW:
+            await w.permit(resource, op)
+            assert len(w.told()) == 1
 
-
-# -- records ---------------------------------------------------------------------------------------
-
-
-def test_look_ups_are_recorded_at_their_first_use_by_a_program(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        for exe in ("/bin/a", "/bin/a", "/bin/b"):
-            (await w.authority.permit("resolve", "a.example", Origin(exe=exe))).done()
-            with pytest.raises(Refused):
-                await w.authority.permit("resolve", "d.example", Origin(exe=exe))
-        assert w.acts() == [("allow", "passed"), ("deny", "refused")] * 2
-        w.authority.adopt(policy(NET.format("")))
-        await w.authority.permit("resolve", "a.example", Origin(exe="/bin/a"))
-        assert len(w.acts()) == 5
+    run(work())
 
 
-def test_a_refusal_says_how(tmp_path: Path) -> None:
-    @session(tmp_path)
-    async def _(w: World) -> None:
-        found = (await refused(w.ask(D))).as_dict()
-        assert found["rule"].startswith("user.toml:")
-        assert found["how"].endswith("remit policy why probe connect d.example:443")
-        assert set(found) == {"error", "op", "resource", "reason", "rule", "how"}
+def test_a_name_is_recorded_at_its_first_use_by_a_program(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, "*.example.com", "resolve"), rule(DENY, "bad.org", "resolve"))
+        for _ in range(3):
+            (await w.permit("a.example.com", "resolve")).done()
+            await w.refused("bad.org", "resolve")
+        await w.authority.permit("resolve", "a.example.com", Origin(8, "88", "/usr/bin/wget", "wget"))
+        assert [t[1] for t in w.told()] == ["allow", "deny", "allow"]
+
+    run(work())
+
+
+def test_a_suspicious_act_is_asked_although_a_rule_allows_it(world: Make) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        held = asyncio.ensure_future(w.permit(insist="odd"))
+        await settled()
+        assert w.asks()[0]["spent"] is True
+        w.adopt(rule(ALLOW, HOST))  # the same rule is no answer
+        await settled()
+        assert not held.done()
+        w.authority.answered(w.asks()[0]["seq"], "allow")  # nobody was asked: no prompt
+        with pytest.raises(Refused, match="nobody was asked"):
+            await held
+        held = asyncio.ensure_future(w.permit(insist="odd"))
+        await settled()
+        w.authority.answered(w.asks()[1]["seq"], "allow", prompt="p1")
+        (await held).done()
+
+    run(work())
+
+
+def test_any_fault_on_the_way_is_a_refusal(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        monkeypatch.setattr(w.authority.engine, "decide", lambda *_: 1 / 0)
+        await w.refused()
+        monkeypatch.undo()
+        monkeypatch.setattr(module, "conditions", lambda *_: 1 / 0)
+        await w.refused()
+        monkeypatch.undo()
+        (await w.permit()).done()
+
+    run(work())
+
+
+def test_too_many_open_permits_are_refused(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LIVE", 2)
+
+    async def work() -> None:
+        w = world(rule(ALLOW, HOST))
+        first, _ = await w.permit(), await w.permit()
+        assert "too many connections" in (await w.refused()).reason
+        first.done()
+        await w.permit()
+
+    run(work())

@@ -54,7 +54,7 @@ def test_arguments_are_told_apart() -> None:
     line = log_cmd.format_entry(
         ENTRY | {"op": "exec", "argv": ["git", "commit", "-m", 'a "b"', ""]}, colour=False
     )
-    assert 'argv [git commit -m "a \\x22b\\x22" ""]' in line
+    assert 'argv [git commit -m "a \\"b\\"" ""]' in line
 
 
 def test_who() -> None:

@@ -25,14 +25,14 @@ import ssl
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from remit_daemon.gateway.accept import HangUp, revoke, will_reset
+from remit_daemon.gateway.accept import will_reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
 from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
-from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
+from remit_daemon.gateway.http.exchange import Exchange, ends, explicitly_allowed, permitted
 from remit_daemon.gateway.http.head import MAX_HEAD, PREFACE, TOKEN, Head
 from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls, linger
 from remit_policy import hosts
@@ -78,6 +78,34 @@ class _First:
         self.hello = hello
 
 
+def _told(data: bytes) -> _First | None:
+    """Return what ``data`` begins, None while that is open. Raises HelloError."""
+    kind = kind_of(data)
+    if kind in (HTTP, OTHER) and data:
+        return _First(data, kind, None)
+    if kind == TLS and (found := tls.parse(data)) is not None:
+        return _First(data, TLS, found)
+    return None
+
+
+async def _readable(sock: socket.socket, seconds: float) -> bool:
+    """Say whether ``sock`` has something to read within ``seconds``; nothing is read, so nothing can be lost."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[bool] = loop.create_future()
+
+    def end(result: bool) -> None:
+        if not found.done():
+            found.set_result(result)
+
+    loop.add_reader(sock.fileno(), end, True)
+    timer = loop.call_later(seconds, end, False)
+    try:
+        return await found
+    finally:
+        timer.cancel()
+        loop.remove_reader(sock.fileno())
+
+
 async def _listen(client: socket.socket, heard: bytearray) -> _First:
     """Read, to the end of ``heard``, until it is clear what the client speaks.
 
@@ -85,17 +113,13 @@ async def _listen(client: socket.socket, heard: bytearray) -> _First:
     """
     loop = asyncio.get_running_loop()
     while True:
-        data = bytes(heard)
-        kind = kind_of(data)
-        if kind in (HTTP, OTHER) and data:
-            return _First(data, kind, None)
-        if kind == TLS and (found := tls.parse(data)) is not None:
-            return _First(data, TLS, found)
+        if (first := _told(bytes(heard))) is not None:
+            return first
         more = await loop.sock_recv(client, CHUNK)
         if not more:
-            if not data:
+            if not heard:
                 raise EOFError
-            return _First(data, OTHER, None)
+            return _First(bytes(heard), OTHER, None)
         heard += more
 
 
@@ -143,19 +167,14 @@ class _Connection:
 
     async def _permit(self, resource: str) -> None:
         """Return when the connection is permitted as one to ``resource``, too; it ends with that permission. Raises Refused."""
-        gone = asyncio.Event()
-        with HangUp(self.client, gone):
-            permit = await self.ctx.authority.permit("connect", resource, self.origin, gone=gone)
-        serving = asyncio.current_task()
-        assert serving is not None
-        permit.on_revoked = lambda: revoke(serving, self.client)
-        self.permits.append(permit)
+        permit = await permitted(self.ctx, "connect", resource, self.origin, self.client)
+        self.permits.append(ends(permit, self.client))
 
     async def mean_address(self, why: str) -> None:
         """Return when the connection may go to the bare address, whatever host is meant there. Raises Refused."""
         for name in self.names:
             if name != self.ip and self.looked_into(name):
-                raise self.refuse(f"{why}, and {name} has rules for requests", name)
+                raise self.refuse(f"{why}, so the host is unknown, and {name} has rules for requests", name)
         if not self.names or self.ip in self.allowed:
             return
         resource = hosts.join(self.ip, self.port)
@@ -229,12 +248,21 @@ class _Connection:
     async def _first(self, data: bytes) -> _First | None:
         """Return what the client begins with; None when the server began and all has been served."""
         heard = bytearray(data)
+        readable = any(self.looked_into(h) for h in self.names or (self.ip,))
+        limit = SILENT if self.upstream and not readable else HELLO_WITHIN
+        try:
+            # Nearly all clients begin by themselves, and in one piece: no task is needed for those.
+            if not heard and await _readable(self.client, limit):
+                heard += self.client.recv(CHUNK)
+                if not heard:
+                    return None
+            if heard and (first := _told(bytes(heard))) is not None:
+                return first
+        except tls.HelloError as e:
+            raise self.refuse(f"a malformed TLS hello: {e}") from None
         listening = asyncio.ensure_future(_listen(self.client, heard))
         try:
-            readable = any(self.looked_into(h) for h in self.names or (self.ip,))
-            await asyncio.wait(
-                {listening}, timeout=SILENT if self.upstream and not readable else HELLO_WITHIN
-            )
+            await asyncio.wait({listening}, timeout=limit if heard else 0)
             if not listening.done() and self.upstream is not None and not readable:
                 if heard and self.ip == hosts.LOCAL:
                     return _First(
@@ -310,7 +338,7 @@ class _Connection:
         await self._requests(client, "https", host)
 
     async def _requests(self, client: Stream, scheme: str, sni: str = "") -> None:
-        async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+        async def allow(host: str, port: int) -> None:
             if sni and hosts.service(host) != sni:
                 raise self.refuse(f"Host names {host}, but TLS named {sni}", host)
             await self.mean(host, port, "Host")
@@ -446,13 +474,10 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
     allowed: dict[str, Permit] = {}
     current: list[Permit] = []  # of the host that is spoken to
 
-    async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+    async def allow(host: str, port: int) -> None:
         resource = hosts.join(hosts.service(host), port)
         if resource not in allowed:
-            permit = allowed[resource] = await ctx.authority.permit("connect", resource, origin, gone=gone)
-            serving = asyncio.current_task()
-            assert serving is not None
-            permit.on_revoked = lambda: revoke(serving, client)
+            allowed[resource] = ends(await permitted(ctx, "connect", resource, origin, client), client)
         current[:] = [allowed[resource]]
 
     async def connect(host: str, port: int) -> Stream:
@@ -460,9 +485,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
 
     async def tunnel(head: Head, rest: bytes) -> None:
         host, port = head.host, head.port
-        gone = asyncio.Event()
-        with HangUp(client, gone):
-            await allow(host, port, gone)
+        await allow(host, port)
         permit = current[0]
         try:
             upstream = await ctx.dial(host, port, origin)

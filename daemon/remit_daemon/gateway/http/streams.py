@@ -8,8 +8,8 @@ import socket
 import ssl
 
 CHUNK = 1 << 16
-LINGER = 2.0  # seconds that a peer may go on sending what nobody reads any more
 _TLS_CHUNK = 1 << 14
+LINGER = 2.0  # seconds for a refused client to read why, while a large body is on its way
 
 
 class Plain:
@@ -146,7 +146,10 @@ Stream = Plain | Tls
 
 
 async def linger(sock: socket.socket) -> None:
-    """Read ``sock`` to its end, for a while: closed over what was not read, it would reset, and our last words could be lost."""
+    """Read until the peer ends or LINGER is over: a close on unread bytes is a reset, which overtakes what was said last.
+
+    RFC 9112 9.6 asks for it.
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(LINGER):

@@ -1,0 +1,37 @@
+"""Words that every surface says alike: what an operation does, why something was decided, and how long is how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NO_RULE = "no rule matches"
+
+# Operations whose names do not read as verbs before their resource.
+_VERBS = {
+    "exec": "run",
+    "metadata": "change the metadata of",
+    "connect": "connect to",
+    "listen": "listen at",
+    "resolve": "look up",
+    "request": "send",
+    "emit": "send the signal",
+    "own": "own the name",
+}
+
+
+def verbs(ops: Iterable[str]) -> list[str]:
+    """Return operations as verbs: ``run``, ``connect to``."""
+    return [_VERBS.get(op, op) for op in ops]
+
+
+def rule_name(source: str) -> str:
+    """Return a decision's rule as a person reads it: what no rule is about has the source ``default``, or none."""
+    return NO_RULE if source in ("", "default") else source
+
+
+def term(seconds: int) -> str:
+    """Return a whole number of seconds in the largest unit that fits, as it may be written back: ``2h``, ``90s``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

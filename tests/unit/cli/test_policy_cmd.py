@@ -1,0 +1,129 @@
+"""What ``remit policy`` says of hosts, requests, apps and secrets, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from remit_daemon.cli import policy_cmd
+
+README = Path(__file__).parents[3] / "README.md"
+POLICY = """
+version = 1
+[agent.toy]
+match = { name = "toy" }
+roles = ["r"]
+[role.r.net]
+connect = { allow = ["pypi.org:443"] }
+listen = { ask = ["0.0.0.0:8000"] }
+[role.r.net."api.github.com"]
+GET = { allow = ["/repos/**"] }
+POST = { ask = ["/repos/**"] }
+[secret.github]
+from = { env = "TOKEN" }
+env = "GITHUB_TOKEN"
+hosts = ["api.github.com"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def policy(home: Path) -> Path:
+    place = home / "config/remit/policy.d"
+    place.mkdir(parents=True)
+    (place / "mine.toml").write_text(POLICY)
+    return place / "mine.toml"
+
+
+def test_the_example_of_the_readme_has_no_faults(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.S)
+    (home / "config/remit/policy.d").mkdir(parents=True)
+    (home / "config/remit/policy.d/mine.toml").write_text(example)
+    assert policy_cmd.run(["check"]) == policy_cmd.OK
+    said = capsys.readouterr()
+    assert "0 warnings" in said.out
+    assert not said.err
+
+
+def test_two_methods_at_one_host_are_not_the_same_rule_twice(
+    policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert policy_cmd.run(["check"]) == policy_cmd.OK
+    assert not capsys.readouterr().err
+
+
+def _why(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+    policy_cmd.run(["why", "toy", *words], json_out=True)
+    found = json.loads(capsys.readouterr().out)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_request_to_a_host_without_rules_for_requests_is_its_connection(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = _why(capsys, "request", "GET https://pypi.org/simple/")
+    assert (found["op"], found["resource"], found["verdict"]) == ("connect", "pypi.org:443", "allow")
+    assert "connection" in str(found["note"])
+    found = _why(capsys, "request", "POST https://api.github.com/repos/x")
+    assert (found["op"], found["verdict"]) == ("request", "ask")
+    assert "note" not in found
+
+
+@pytest.mark.usefixtures("policy")
+def test_listening_on_every_address_is_not_listening_to_this_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _why(capsys, "listen", "localhost:8000")["verdict"] == "allow"
+    for spelling in ("0.0.0.0:8000", "[::]:8000", "*:8000"):
+        found = _why(capsys, "listen", spelling)
+        assert found["verdict"] == "ask" and found["source"] != "default", spelling
+
+
+@pytest.mark.usefixtures("policy")
+def test_apps_and_secrets_are_known_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _why(capsys, "use", "screen")["resource"] == "app:screen"
+    assert _why(capsys, "use", "secret:github")["verdict"] == "allow"
+    assert "github" in str(_why(capsys, "use", "secret:githbu")["note"])
+    assert policy_cmd.run(["why", "toy", "use", "app:screeen"]) == policy_cmd.WRONG
+    assert "screen, input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [
+        ("connect", "localhost:99999"),
+        ("connect", "http://pypi.org/"),
+        ("request", "GET api.github.com/repos"),
+        ("call", "org.freedesktop.secrets"),
+    ],
+)
+@pytest.mark.usefixtures("policy")
+def test_what_is_no_resource_is_told_in_one_line(
+    op: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert policy_cmd.run(["why", "toy", op, text]) == policy_cmd.WRONG
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"'{text}'" in said
+    assert "expected" in said
+
+
+@pytest.mark.usefixtures("policy")
+def test_show_lists_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert policy_cmd.run(["show", "toy"]) == policy_cmd.OK
+    said = capsys.readouterr().out
+    assert "allow request GET api.github.com/repos/**" in said
+    assert "connect GET" not in said
+    assert "network by rules" in said
