@@ -80,7 +80,8 @@ Duration = Annotated[str, _checked(parse_duration)]
 Rate = Annotated[str, _checked(parse_rate)]
 Window = Annotated[str, _checked(parse_window)]
 Budget = Annotated[str, _checked(parse_budget)]
-Variable = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
+Variable = Annotated[str, Field(pattern=VARIABLE)]
 Text = Annotated[str, Field(pattern="^[^\\x00]*$")]
 
 

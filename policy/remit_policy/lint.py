@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from remit_policy.compile import literal_root
 from remit_policy.document import Problem, Source
@@ -12,6 +14,7 @@ from remit_policy.match import DSTAR, PatternError, components, expand
 from remit_policy.model import ADMIN, ALLOW, DENY, PACK, Rule, Snapshot
 from remit_policy.resources import is_path
 from remit_policy.rules import BASE_ROLES, DEFAULT_ROLE, inherited, is_implied, program_paths, role_rules
+from remit_policy.values import expand_variables
 
 _WRITING = ("write", "create", "delete", "metadata")
 
@@ -45,10 +48,132 @@ def lint(
                         "a program that exists",
                     )
                 )
+        out += _requests(source, name)
         rules = role_rules([(layer, source)], [name], values)
         out += _broad(rules) + _shadowed(rules)
         out += _examples_of_nothing(source, name)
+    out += _secrets(source, everything, values)
     return list(dict.fromkeys(out))
+
+
+# RFC 9110 and 5789, WebDAV (RFC 4918, 3253, 3744), and what stands for an upgrade to a web socket.
+_METHODS = frozenset(
+    [
+        "*",
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "PATCH",
+        "OPTIONS",
+        "TRACE",
+        "CONNECT",
+        "WEBSOCKET",
+        "PROPFIND",
+        "PROPPATCH",
+        "MKCOL",
+        "COPY",
+        "MOVE",
+        "LOCK",
+        "UNLOCK",
+        "REPORT",
+        "SEARCH",
+        "ACL",
+        "MKCALENDAR",
+        "CHECKOUT",
+        "CHECKIN",
+        "MERGE",
+        "BIND",
+        "QUERY",
+        "PURGE",
+        "LINK",
+        "UNLINK",
+    ]
+)
+
+
+def _requests(source: Source, role: str) -> list[Problem]:
+    """Methods that no client sends, and paths that are written with a query."""
+    out = []
+    for host, methods in source.document.role[role].net.requests.items():
+        for method, table in methods.items():
+            where = ("role", role, "net", "requests", host, method)
+            if method not in _METHODS:
+                near = get_close_matches(method, _METHODS, 1)
+                out.append(
+                    source.problem(
+                        where, f"'{method}' is no usual method", near[0] if near else "GET, POST …"
+                    )
+                )
+            for word in ("allow", "ask", "deny"):
+                for number, text in enumerate(getattr(table, word)):
+                    if "?" in text and "=" in text.partition("?")[2]:
+                        out.append(
+                            source.problem(
+                                (*where, word, number),
+                                f"'{text}' has a query, and paths are matched without one ('?' is any one character)",
+                                "the path alone",
+                            )
+                        )
+    return out
+
+
+def _secrets(
+    source: Source, everything: Sequence[tuple[int, Source]], values: dict[str, str]
+) -> list[Problem]:
+    """Secrets whose value is not there, which go everywhere, or which share a variable; rules about secrets that are none."""
+    out = []
+    variables: dict[str, str] = {}
+    for name, table in source.document.secret.items():
+        where = ("secret", name)
+        origin = table.from_
+        if origin.file is not None:
+            path = expand_variables(origin.file, values)
+            if not os.path.isfile(path):
+                out.append(
+                    source.problem((*where, "from"), f"there is no file '{path}'", "a file with the secret")
+                )
+        elif origin.env is not None and not os.environ.get(origin.env):
+            out.append(
+                source.problem(
+                    (*where, "from"),
+                    f"'{origin.env}' is not set here",
+                    "a variable that is set where `remit run` is started",
+                )
+            )
+        elif origin.command is not None and not shutil.which(os.path.expanduser(origin.command[0])):
+            out.append(
+                source.problem(
+                    (*where, "from"),
+                    f"there is no program '{origin.command[0]}'",
+                    "a program that prints the secret",
+                )
+            )
+        for number, host in enumerate(table.hosts):
+            if host == "*":
+                out.append(
+                    source.problem(
+                        (*where, "hosts", number),
+                        "'*' gives the secret to every host",
+                        "the host it is for",
+                    )
+                )
+        if table.env in variables:
+            said = f"'{table.env}' is the variable of '{variables[table.env]}' too"
+            out.append(source.problem((*where, "env"), said, "one variable for each secret"))
+        variables.setdefault(table.env, name)
+    known = {n for _, s in everything for n in s.document.secret}
+    for role_name, role in source.document.role.items():
+        rule = role.secrets.use
+        for word in ("allow", "ask", "deny") if rule else ():
+            for number, text in enumerate(getattr(rule, word)):
+                if text not in known and not any(c in text for c in "*?{"):
+                    at = ("role", role_name, "secrets", "use", word, number)
+                    out.append(
+                        source.problem(at, f"there is no secret '{text}'", "the NAME of a [secret.NAME]")
+                    )
+    return out
 
 
 def _warn(rule: Rule, message: str, expected: str = "") -> Problem:
@@ -98,6 +223,12 @@ def _broad(rules: Iterable[Rule]) -> list[Problem]:
 
 
 def _broad_resource(rule: Rule) -> list[Problem]:
+    host = rule.text.rpartition(" ")[2] if rule.op == "request" else rule.text
+    if rule.op in ("connect", "request") and host[:1] == "*" and host[1:2].isalnum():
+        bare = host[1:]
+        return [
+            _warn(rule, f"'{host}' covers 'x{bare}' as well, which anybody may own", f"*.{bare}, or {bare}")
+        ]
     if rule.op == "connect" and rule.text == "*":
         return [_warn(rule, "'*' allows connections to every name there is", "the hosts that are meant")]
     if rule.op == "connect" and rule.text == "localhost":

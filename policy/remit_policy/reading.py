@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from remit_policy.document import Document, Limits, PolicyError, Problem, Source, is_host_key
+from remit_policy.document import VARIABLE, Document, Limits, PolicyError, Problem, Source, is_host_key
 from remit_policy.locate import Path, locate, position
 from remit_policy.values import SEPARATOR, alternatives, quoted
 
@@ -134,6 +134,10 @@ def _weight(value: Any) -> int:
     return 0
 
 
+_HOST_KEY = ', or a host in quotes, as in [role.NAME.net."api.example.org"]'
+_FORMS = {"env": '"VARIABLE"', "from": '{ file = "..." }'}  # of keys that must be there and are no lists
+
+
 def _problem(file: str, places: dict[Path, tuple[int, int]], detail: Any) -> Problem:
     path: Path = tuple(detail["loc"])
     line, column = position(places, path)
@@ -147,7 +151,13 @@ def _problem(file: str, places: dict[Path, tuple[int, int]], detail: Any) -> Pro
         return Problem(file, line, column, message, expected)
     if kind == "extra_forbidden":
         return Problem(
-            file, line, column, f"unknown key {quoted(last)}", "one of " + ", ".join(_known(path))
+            file,
+            line,
+            column,
+            f"unknown key {quoted(last)}",
+            "one of "
+            + ", ".join(_known(path))
+            + (_HOST_KEY if path[:1] == ("role",) and path[2:3] == ("net",) and len(path) == 4 else ""),
         )
     if kind == "missing":
         return Problem(
@@ -155,12 +165,17 @@ def _problem(file: str, places: dict[Path, tuple[int, int]], detail: Any) -> Pro
             line,
             column,
             f"'{last}' is missing",
-            "version = 1" if last == "version" else f"{where} = [...]",
+            "version = 1" if last == "version" else f"{where} = {_FORMS.get(last, '[...]')}",
         )
     if kind == "literal_error":
         given = detail["input"]
         said = quoted(given) if isinstance(given, str) else "this"
+        if detail["ctx"]["expected"] == "'*'":
+            return Problem(file, line, column, f"{said} in a rule about the service itself", "'*'")
         return Problem(file, line, column, f"{said} is not a value of '{last}'", detail["ctx"]["expected"])
+    if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] == VARIABLE:
+        expected = "letters, digits and _, no digit first"
+        return Problem(file, line, column, f"{quoted(detail['input'])} is no variable's name", expected)
     expected = {
         "list_type": "a list in [ ]", "string_type": "a text in quotes", "bool_type": "true or false",
         "model_type": "a table", "dict_type": "a table", "too_short": "at least one entry",

@@ -226,6 +226,8 @@ def _hosts(text: str) -> list[Parts]:
     """Return the components of the host pattern ``text``, which has no port. Raises PatternError."""
     if text == "*":
         return [[_NAME, DSTAR]]
+    if text.isascii() and text.isdigit():
+        raise PatternError("a number alone", "a host before it, as in localhost:8080")
     address, slash, bits = text.partition("/")
     if slash:
         return _prefix(address, bits)
@@ -301,10 +303,12 @@ def _bus_pattern(op: str, text: str) -> Parts:
         return parts
     if not rest or rest == "*":
         return [*parts, _MEMBER, DSTAR]
-    rest, _, arguments = rest.partition("(")
-    if arguments and arguments[-1:] != ")":
+    rest, paren, arguments = rest.partition("(")
+    if paren and arguments[-1:] != ")":
         raise PatternError("a '(' without its ')'", _WRONG_BUS)
     member, at, path = rest.strip().partition("@")
+    if member != "*" and member and "." not in member and " " not in member:
+        raise PatternError("a member of no interface", _WRONG_BUS)
     parts += [_MEMBER, DSTAR] if member == "*" else [_MEMBER, *_dotted(member, below=False)]
     if not at and not arguments:
         return [*parts, DSTAR]

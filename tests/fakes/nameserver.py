@@ -1,4 +1,4 @@
-"""A nameserver in this process: ``zone`` says what names have; every question that reaches it is kept."""
+"""A nameserver's side of DNS: its answers in bytes, and an upstream that counts what it is asked."""
 
 from __future__ import annotations
 
@@ -6,69 +6,60 @@ import ipaddress
 import struct
 
 from remit_daemon.gateway.dns import message
-from remit_daemon.gateway.dns.message import AAAA, CNAME, Answer, Query, Record
+from remit_daemon.gateway.dns.message import Answer, Record
 from remit_daemon.gateway.dns.upstream import NoAnswer
 
 
-def query(name: str, type: int = message.A, *, id: int = 7, edns: bool = True) -> bytes:
-    """Return a client's query."""
-    whole = message.write_query(id, name, type)
-    return whole if edns else whole[:11] + b"\0" + whole[12:-11]
+def query(name: str, type: int = message.A, *, id: int = 7, edns: bool = True, size: int = 1232) -> bytes:
+    """Return a query as clients send it."""
+    opt = b"\0" + struct.pack(">HHIH", message.OPT, size, 0, 0) if edns else b""
+    head = struct.pack(">6H", id, 0x0100, 1, 0, 0, 1 if edns else 0)
+    return head + message.wire_name(name) + struct.pack(">HH", type, 1) + opt
 
 
-def address(name: str, text: str, ttl: int = 300) -> Record:
-    found = ipaddress.ip_address(text)
-    return Record(name, message.A if found.version == 4 else AAAA, ttl, found.packed)
-
-
-def alias(name: str, target: str, ttl: int = 300) -> Record:
-    return Record(name, CNAME, ttl, message.wire_name(target))
-
-
-class Upstream:
-    """In place of ``dns.upstream``. What has no entry in ``zone`` does not exist; an entry of None does not answer."""
-
-    def __init__(self, **zone: list[Record] | None) -> None:
-        self.zone: dict[str, list[Record] | None] = dict(zone)
-        self.asked: list[tuple[str, int]] = []
-
-    async def ask(self, name: str, type: int) -> Answer:
-        self.asked.append((name, type))
-        found = self.zone.get(name, [])
-        if found is None:
-            raise NoAnswer(name)
-        return Answer(message.NOERROR if found else message.NXDOMAIN, False, list(found), [])
-
-
-class Read:
-    """An answer as a client reads it."""
-
-    def __init__(self, raw: bytes, asked: bytes) -> None:
-        question: Query = message.read_query(asked)
-        found = message.read_answer(raw, question.id, question.name, question.type)
-        self.rcode, self.truncated, self.records, self.authority = (
-            found.rcode,
-            found.truncated,
-            found.answers,
-            found.authority,
-        )
-        self.raw = raw
-
-    @property
-    def addresses(self) -> list[str]:
-        return [str(ipaddress.ip_address(r.data)) for r in self.records if r.type in (message.A, AAAA)]
-
-
-def reply(
-    asked: bytes, *records: Record, rcode: int = 0, flags: int = 0, id: int | None = None, name: str = ""
-) -> bytes:
-    """Return what a nameserver says to ``asked``, one of our own queries; or something false."""
-    labels, at = message._labels(asked, 12)
-    own = message._text(labels)
-    question = message.wire_name(name or own) + asked[at : at + 4]
+def reply(raw: bytes, records: list[Record], rcode: int = 0, *, truncated: bool = False) -> bytes:
+    """Return the answer to the query ``raw``."""
+    id, _, _, _, _, extra = struct.unpack_from(">6H", raw)
+    question = raw[12 : len(raw) - (11 if extra else 0)]
     body = b"".join(
         message.wire_name(r.name) + struct.pack(">HHIH", r.type, 1, r.ttl, len(r.data)) + r.data
         for r in records
     )
-    number = int.from_bytes(asked[:2], "big") if id is None else id
-    return struct.pack(">6H", number, 0x8180 | flags | rcode, 1, len(records), 0, 0) + question + body
+    return (
+        struct.pack(">6H", id, 0x8180 | (0x200 if truncated else 0) | rcode, 1, len(records), 0, 0)
+        + question
+        + body
+    )
+
+
+def address(name: str, text: str, ttl: int = 300) -> Record:
+    found = ipaddress.ip_address(text)
+    return Record(name, message.A if found.version == 4 else message.AAAA, ttl, found.packed)
+
+
+def alias(name: str, target: str, ttl: int = 300) -> Record:
+    return Record(name, message.CNAME, ttl, message.wire_name(target))
+
+
+class FakeUpstream:
+    """``zone`` has the records that each (name, type) is answered with; ``asked`` every question that left."""
+
+    def __init__(self) -> None:
+        self.zone: dict[tuple[str, int], list[Record]] = {}
+        self.authority: list[Record] = []
+        self.asked: list[tuple[str, int]] = []
+        self.silent = False
+
+    def has(self, name: str, *records: Record) -> None:
+        for type in {r.type for r in records} - {message.CNAME} or {message.CNAME}:
+            self.zone[name, type] = [r for r in records if r.type in (type, message.CNAME)]
+
+    async def ask(self, name: str, type: int) -> Answer:
+        self.asked.append((name, type))
+        if self.silent:
+            raise NoAnswer(name)
+        found = self.zone.get((name, type))
+        known = any(n == name for n, _ in self.zone)
+        return Answer(
+            message.NOERROR if known else message.NXDOMAIN, False, list(found or ()), self.authority
+        )

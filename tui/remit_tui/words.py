@@ -73,7 +73,7 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     lines += _field("program", program, width)
     if prompt.project:
         lines += _field("project", shown(prompt.project), width)
-    lines += _field("asks by", shown(rule_name(prompt.source)), width)
+    lines += _field("because", shown(rule_name(prompt.source)), width)
     lines += _field("asked", asked(prompt, wall), width)
     lines += _field("held", held(prompt, wall), width)
     return lines

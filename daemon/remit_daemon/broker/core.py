@@ -300,7 +300,8 @@ class Broker:
                 path2=event.path2, note=f"--ask {session.ask}: {', '.join(event.ops)}", argv=event.argv,
                 pid=event.pid, proc=event.proc, exe=event.exe, rule=event.source,
             )  # fmt: skip
-            return [ev.Record(entry), _answer_frame(session.id, event.seq, word)]
+            why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
         prompt = self._twin(event, argv)
         if prompt is None:
             if len(self._open(session.id)) >= MAX_OPEN:

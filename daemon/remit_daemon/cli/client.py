@@ -42,7 +42,10 @@ class Client:
             self._sock.connect(path)
         except OSError as e:
             self._sock.close()
-            raise NoDaemon(f"no remitd at {path} ({e.strerror or e})") from None
+            why = (e.strerror or str(e)).lower()
+            raise NoDaemon(
+                f"no remitd at {path} ({why}); `remit daemon` starts it, as the next `remit run` does"
+            ) from None
         self._buffer = bytearray()
         self._ident = 0
         self.heard: list[dict[str, Any]] = []

@@ -137,9 +137,7 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
-        f"    asked by {escape(p['source'])}"
-        if p["source"] != "default"
-        else f"    asked because {NO_RULE}",
+        f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
     if p["argv"]:
         lines.insert(

@@ -12,13 +12,14 @@ import tomllib
 from collections.abc import Callable
 from typing import Any
 
+from remit_daemon.supervisor import unix
 from remit_policy import hosts
 from remit_policy.document import PolicyError, Problem
 from remit_policy.engine import Engine
 from remit_policy.explain import explain, explain_text, explain_view, rule_line, rule_view, shown
 from remit_policy.layers import PolicyDirs, PolicySet, check_file, load, read_source
 from remit_policy.match import PatternError
-from remit_policy.model import ADMIN, ALLOW, LAYERS, OPS, PACK, USER, VERDICTS, Snapshot
+from remit_policy.model import ADMIN, ALLOW, DENY, LAYERS, OPS, PACK, USER, VERDICTS, Decision, Snapshot
 from remit_policy.reading import read_bytes, syntax_problem
 from remit_policy.resources import APPS, EXAMPLES, UNSPECIFIED, host_of, is_path, key
 from remit_policy.rules import is_implied
@@ -197,6 +198,8 @@ def _resource(op: str, text: str, values: dict[str, str]) -> str:
         full = text
         if op == "connect" and not key(op, text):
             full = text + ":443"
+        elif op == "request":
+            full = text.partition("?")[0]  # rules are about paths
         elif op == "use" and text in APPS:
             full = "app:" + text
         elif op == "listen" and text.rpartition(":")[0] in UNSPECIFIED:
@@ -238,7 +241,14 @@ def _why(options: _Options, json_out: bool) -> int:
         # Nobody looks into what goes to such a host: its connections are what is decided.
         op, resource = "connect", hosts.join(*there)
         note = "no rule is about requests to this host: what counts is the connection"
+    app = unix.app_of(resource) if op == "connect" and resource[:1] in "/@" else ""
+    if app and engine.decide(op, resource).rule is None:
+        # No rule names this socket: what it is for decides, as the supervisor has it.
+        note = f"{resource} is reached by the app permission '{app}'"
+        op, resource = "use", "app:" + app
     decision = explain(engine, op, resource, [resource, *options.rest[3:]])
+    if op == "connect" and decision.rule is None and unix.is_helper(resource):
+        decision = Decision(DENY, unix.HELPER, (unix.HELPER,))
     if json_out:
         _print(explain_view(agent, op, resource, decision) | ({"note": note} if note else {}))
     else:

@@ -113,7 +113,8 @@ class _Screen:
 
         self.current = p = waiting[0]
         self.client.call("look", {"id": p["id"], "looking": True})
-        more = f" ({len(waiting) - 1} more wait)" if len(waiting) > 1 else ""
+        others = len(waiting) - 1
+        more = f"\n    ({others} more wait{'' if others > 1 else 's'} behind it)" if others else ""
         self.out(f"\n{describe_prompt(p)}{more}\n")
         self.out(
             "  [d] deny once   x deny always   a allow once   s allow this session   w allow always\n"

@@ -273,13 +273,10 @@ class Doors:
             if full:
                 reset(client)
                 continue
+            self._count(kind, 1)
             self._start(self._serve(kind, client, peer[1], client.family == socket.AF_INET6))
 
     async def _serve(self, kind: str, client: socket.socket, port: int, v6: bool) -> None:
-        if kind == "dns_tcp":
-            self._open_dns += 1
-        else:
-            self._open += 1
         try:
             if kind == "dns_tcp":
                 origin = await self._dns.of(v6, port)
@@ -299,10 +296,13 @@ class Doors:
             pass
         finally:
             client.close()
-            if kind == "dns_tcp":
-                self._open_dns -= 1
-            else:
-                self._open -= 1
+            self._count(kind, -1)
+
+    def _count(self, kind: str, more: int) -> None:
+        if kind == "dns_tcp":
+            self._open_dns += more
+        else:
+            self._open += more
 
     async def _transparent(self, client: socket.socket, dial: Dial) -> None:
         """Serve the agent's connection when its upstream is there; until then watch that the agent waits."""
@@ -330,6 +330,10 @@ class Doors:
         serving = asyncio.current_task()
         assert serving is not None
         permit = opened.permit
+        if permit.revoked:  # while it was dialled; cancelling would come only where the service first waits
+            opened.abandon("revoked")
+            reset(client)
+            return
         permit.on_revoked = lambda: revoke(serving, client, opened.upstream)
         try:
             await parts.of("serve_transparent")(

@@ -110,12 +110,12 @@ class Permit:
         "_authority",
         "_on_revoked",
         "_open",
-        "_revoked",
         "_seq",
         "answered",
         "op",
         "origin",
         "resource",
+        "revoked",
         "rule",
     )
 
@@ -138,7 +138,7 @@ class Permit:
         self.rule = rule
         self.answered = answered  # a person (or a question's end) allowed it, not a rule
         self._on_revoked: Callable[[], None] | None = None
-        self._revoked = False
+        self.revoked = False
 
     @property
     def on_revoked(self) -> Callable[[], None] | None:
@@ -147,14 +147,14 @@ class Permit:
 
     @on_revoked.setter
     def on_revoked(self, call: Callable[[], None] | None) -> None:
-        if self._revoked and call is not None:
+        if self.revoked and call is not None:
             call()
         else:
             self._on_revoked = call
 
     def revoke(self) -> None:
         """Call ``on_revoked``, now or when it is set. It may raise what it likes: others are revoked all the same."""
-        call, self._on_revoked, self._revoked = self._on_revoked, None, True
+        call, self._on_revoked, self.revoked = self._on_revoked, None, True
         if call is not None:
             try:
                 call()

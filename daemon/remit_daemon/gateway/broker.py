@@ -89,7 +89,8 @@ class Broker:
                 raise Lost(f"{self._path} is served by user {uid}")
             writer.write(frames.encode(self._first))
             cutter = frames.Reader()
-            heard = await asyncio.wait_for(self._welcome(reader, cutter), WELCOME_WITHIN)
+            async with asyncio.timeout(WELCOME_WITHIN):  # wait_for of Python 3.11 can lose a cancellation
+                heard = await self._welcome(reader, cutter)
             self._snapshot(heard[0])
             self._writer = writer
             for frame in self._authority.held_frames():

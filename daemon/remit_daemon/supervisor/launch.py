@@ -34,7 +34,7 @@ _SCRUB = frozenset(
         "DENO_CONFIG", "PERL5OPT", "PERL5LIB", "PERL5DB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
         "JDK_JAVA_OPTIONS", "LUA_INIT", "GCONV_PATH", "GETCONF_DIR", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "MALLOC_TRACE",
         "NIS_PATH", "NLSPATH", "RESOLV_HOST_CONF", "RES_OPTIONS", "TZDIR", "GLIBC_TUNABLES", "TMUX", "TMUX_PANE", "STY",
-        "SSH_AUTH_SOCK", "GPG_AGENT_INFO", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID",
+        "GPG_AGENT_INFO", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID",
         "LISTEN_FDNAMES",
     )
 )  # fmt: skip
@@ -73,6 +73,7 @@ def environment(
     """Return the agent's environment: ``given`` without what injects code, what ``policy`` sets, and, whatever they
     say, the session's own directories and ``own``."""
     kept = {k: v for k, v in given.items() if k not in _SCRUB and not k.startswith(_SCRUB_STARTS)}
+    kept |= _desktop(kept.get("XDG_RUNTIME_DIR", ""), kept.get("WAYLAND_DISPLAY", ""))
     kept |= policy
     kept.update(
         TMPDIR=tmpdir,
@@ -86,6 +87,17 @@ def environment(
         **own,
     )
     return kept
+
+
+def _desktop(runtime: str, display: str) -> dict[str, str]:
+    """Return what still leads to the sockets of the person's screen and sound in ``runtime``, which is not the session's
+    runtime directory: they are reached, and then asked about, only by who finds them (wayland(7), pulse, pipewire(1))."""
+    if not runtime.startswith("/"):
+        return {}
+    found = {"PULSE_RUNTIME_PATH": runtime + "/pulse", "PIPEWIRE_RUNTIME_DIR": runtime}
+    if display and not display.startswith("/"):
+        found["WAYLAND_DISPLAY"] = f"{runtime}/{display}"
+    return found
 
 
 def find_program(name: str, path: str) -> str:

@@ -41,7 +41,7 @@ _MAX_OWN = 4096  # abstract names of the session's own that are remembered
 _TMP = "/tmp/"  # noqa: S108 - looked at, not made
 
 _OWN = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: the session's own sockets")
-_HELPER = model.Rule(
+HELPER = model.Rule(
     model.PACK, model.DENY, "connect", "/**", source="built-in: a helper that would act for you"
 )
 _GATEWAY = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: decided by the gateway")
@@ -62,6 +62,16 @@ _HELPERS = (
     "/var/run/",
     *(_TMP + n for n in ("tmux-", "screen-", "vscode-", "kitty", "mykitty", "nvim", "emacs")),
 )
+
+
+def app_of(path: str) -> str:
+    """Return the app permission that the socket at ``path`` is, "" when it is none."""
+    return next((app for part, app in _KNOWN if part in path), "")
+
+
+def is_helper(path: str) -> bool:
+    """Tell whether ``path``, which is no app permission, is where those listen that act for whoever reaches them."""
+    return path.startswith(_HELPERS)
 
 
 class Unix:
@@ -144,23 +154,20 @@ class Unix:
         found = authority.engine.decide("connect", path)
         if found.rule is not None:
             return None, "connect", path  # a policy, or remit itself, speaks of this very place
-        app = next((app for part, app in _KNOWN if part in path), "")
-        if app:
+        if app := app_of(path):
             return None, "use", f"app:{app}"
-        if authority.snapshot.net_all and not path.startswith(_HELPERS):
+        if authority.snapshot.net_all and not is_helper(path):
             closed = authority.decide("write", path).verdict == model.DENY
             return (None, "write", path) if closed else (_UNMEDIATED, "connect", path)
-        return (_HELPER if path.startswith(_HELPERS) else None), "connect", path
+        return (HELPER if is_helper(path) else None), "connect", path
 
     def _decide_abstract(self, name: bytes, text: str) -> tuple[model.Rule | None, str, str]:
         own = self._abstract.get(name)
         # Each type of socket has names of its own: another program's stream may be called as the session's datagrams are.
         if own and (bound := _bound(name)) and bound <= own:
             return _OWN, "connect", text
-        if self._authority.engine.decide("connect", text).rule is None:
-            app = next((app for part, app in _KNOWN if part in text), "")
-            if app:
-                return None, "use", f"app:{app}"
+        if self._authority.engine.decide("connect", text).rule is None and (app := app_of(text)):
+            return None, "use", f"app:{app}"
         return None, "connect", text
 
     def _bus(self, note: Note, sock: int, which: str, held: tuple[Pin, ...]) -> Act:

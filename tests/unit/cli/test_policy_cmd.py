@@ -49,15 +49,48 @@ def test_the_example_of_the_readme_has_no_faults(home: Path, capsys: pytest.Capt
     (example,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.S)
     (home / "config/remit/policy.d").mkdir(parents=True)
     (home / "config/remit/policy.d/mine.toml").write_text(example)
+    (home / ".config").mkdir()
+    (home / ".config/github-token").write_text("x")
     assert policy_cmd.run(["check"]) == policy_cmd.OK
     said = capsys.readouterr()
     assert "0 warnings" in said.out
     assert not said.err
 
 
-def test_two_methods_at_one_host_are_not_the_same_rule_twice(
-    policy: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[role.r.net."x.org"]\nGTE = { allow = ["/"] }', "'GTE' is no usual method; expected GET"),
+        ('[role.r.net."x.org"]\nGET = { allow = ["/a?b=c"] }', "has a query"),
+        ('[role.r.net]\nconnect = { allow = ["*x.org"] }', "covers 'xx.org' as well"),
+        ('[role.r.secrets]\nuse = { deny = ["nosuch"] }', "there is no secret 'nosuch'"),
+        ('[secret.s]\nfrom = { file = "~/no" }\nenv = "E"\nhosts = ["x.org"]', "there is no file"),
+        (
+            '[secret.s]\nfrom = { env = "NO_SUCH_V" }\nenv = "E"\nhosts = ["x.org"]',
+            "'NO_SUCH_V' is not set here",
+        ),
+        (
+            '[secret.s]\nfrom = { command = ["no-such-p"] }\nenv = "E"\nhosts = ["x.org"]',
+            "no program 'no-such-p'",
+        ),
+        ('[secret.s]\nfrom = { command = ["true"] }\nenv = "E"\nhosts = ["*"]', "to every host"),
+    ],
+)
+def test_what_was_hardly_meant_is_warned_about(
+    text: str, said: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    path = home / "x.toml"
+    path.write_text(f'version = 1\n[agent.a]\nroles = ["r"]\n[role.r]\n{text}\n')
+    assert policy_cmd.run(["check", str(path)]) == policy_cmd.OK
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning" in line
+    assert said in line
+
+
+def test_two_methods_at_one_host_are_not_the_same_rule_twice(
+    policy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "x")
     assert policy_cmd.run(["check"]) == policy_cmd.OK
     assert not capsys.readouterr().err
 
@@ -88,7 +121,8 @@ def test_listening_on_every_address_is_not_listening_to_this_machine(
     assert _why(capsys, "listen", "localhost:8000")["verdict"] == "allow"
     for spelling in ("0.0.0.0:8000", "[::]:8000", "*:8000"):
         found = _why(capsys, "listen", spelling)
-        assert found["verdict"] == "ask" and found["source"] != "default", spelling
+        assert found["verdict"] == "ask", spelling
+        assert found["source"] != "default", spelling
 
 
 @pytest.mark.usefixtures("policy")
@@ -98,6 +132,16 @@ def test_apps_and_secrets_are_known_by_name(capsys: pytest.CaptureFixture[str]) 
     assert "github" in str(_why(capsys, "use", "secret:githbu")["note"])
     assert policy_cmd.run(["why", "toy", "use", "app:screeen"]) == policy_cmd.WRONG
     assert "screen, input" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_socket_is_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _why(capsys, "connect", "/tmp/.X11-unix/X0")
+    assert (found["op"], found["resource"], found["verdict"]) == ("use", "app:screen", "ask")
+    found = _why(capsys, "connect", "/run/docker.sock")
+    assert found["verdict"] == "deny"
+    assert "helper" in str(found["source"])
+    assert _why(capsys, "connect", "~/some.sock")["verdict"] == "ask"
 
 
 @pytest.mark.parametrize(

@@ -411,7 +411,7 @@ def test_a_suspicious_act_is_asked_although_a_rule_allows_it(world: Make) -> Non
 
 def test_any_fault_on_the_way_is_a_refusal(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        w = world(rule(ALLOW, HOST))
+        w = world(rule(ALLOW, HOST, rate=(9, 60)))
         monkeypatch.setattr(w.authority.engine, "decide", lambda *_: 1 / 0)
         await w.refused()
         monkeypatch.undo()

@@ -11,7 +11,7 @@ import pytest
 
 from fakes.clock import Clock
 from fakes.gateway import ORIGIN, policy, run
-from fakes.nameserver import Upstream, address
+from fakes.zone import Upstream, address
 from remit_daemon.gateway import dial
 from remit_daemon.gateway.authority import Authority, Refused
 from remit_daemon.gateway.dial import Dialer, first_of, interleaved, plain

@@ -51,6 +51,19 @@ def test_what_injects_code_is_scrubbed() -> None:
     assert (env["XDG_RUNTIME_DIR"], env["HTTP_PROXY"]) == ("/t/run", "p")
 
 
+def test_what_is_asked_about_can_be_found() -> None:
+    given = {
+        "XDG_RUNTIME_DIR": "/run/user/7",
+        "WAYLAND_DISPLAY": "wayland-0",
+        "SSH_AUTH_SOCK": "/tmp/ssh-x/agent.1",
+    }
+    env = launch.environment(given, {}, "/t", "s1", "a", "/r/agent.sock", {})
+    assert env["SSH_AUTH_SOCK"] == "/tmp/ssh-x/agent.1"
+    assert env["WAYLAND_DISPLAY"] == "/run/user/7/wayland-0"
+    assert (env["PULSE_RUNTIME_PATH"], env["PIPEWIRE_RUNTIME_DIR"]) == ("/run/user/7/pulse", "/run/user/7")
+    assert "WAYLAND_DISPLAY" not in launch.environment({}, {}, "/t", "s1", "a", "/r/agent.sock", {})
+
+
 def test_programs_are_found_as_env_finds_them(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")

@@ -26,6 +26,9 @@ LONG_OPEN = 80  # characters of the whole open part
 RANDOM_FROM = 16  # characters from which letters can look random
 RANDOM_BITS = 3.6  # bits a character: English words of that length have 2.5-3.4, base32 above; hex is told by its letters
 _HEX = frozenset("0123456789abcdef")
+REGISTRIES = frozenset(
+    ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "nom", "or", "org"]
+)
 MAX_PASSED = 8192  # names remembered as passed; the oldest go, and are counted again
 MAX_PARENTS = 1024  # domains counted at once
 
@@ -53,13 +56,14 @@ def telling(open_part: str) -> bool:
 
 
 def parent_of(name: str) -> tuple[str, str]:
-    """Return (open part, parent domain) of ``name``: the last two labels are the parent, three under short ones.
+    """Return (open part, parent domain) of ``name``: the last two labels are the parent, three under registries' own.
 
     ``a.b.example.co.uk`` -> (``a.b``, ``example.co.uk``). No public-suffix list: a parent that is too broad counts names together
-    that belong to different owners, which only asks earlier.
+    that belong to different owners, which only asks earlier. One that is too narrow would count nothing: below a domain
+    like ``evi.de`` each label that carries data would be a parent of its own.
     """
     labels = name.split(".")
-    keep = 3 if len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3 else 2
+    keep = 3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in REGISTRIES else 2
     return ".".join(labels[:-keep]), ".".join(labels[-keep:])
 
 

@@ -256,8 +256,9 @@ class Exchange:
                 if seen:
                     reason = f"the value of secret {entry.secret.name} cannot be had: {entry.fault}"
                     raise self._authority.refuse(
-                        "use", f"secret:{entry.secret.name}", self._origin, reason, entry.secret.source
-                    )
+                        "use", f"secret:{entry.secret.name}", self._origin, reason, entry.secret.source,
+                        "the person makes it available; a new session then has it",
+                    )  # fmt: skip
                 continue
             fresh, text, found = secrets.put(entry, fields, query)
             if found:
@@ -269,7 +270,9 @@ class Exchange:
         target = head.target.partition("?")[0] + ("?" + query if "?" in head.target else "")
         # What was put in is no placeholder any more, so whatever is still found stands in a wrong place.
         self._no_placeholder(
-            target.encode("latin-1") + b"\n" + b"\n".join(n + b":" + v for n, v in fields), host
+            target.encode("latin-1") + b"\n" + b"\n".join(n + b":" + v for n, v in fields),
+            hosts.join(host, port),
+            "the address or a header field",
         )
         if not any(n.lower() == b"host" for n, _ in fields):
             fields.insert(0, (b"Host", hosts.join(host, port).encode()))
@@ -280,12 +283,13 @@ class Exchange:
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         return fields, target, scrub
 
-    def _no_placeholder(self, data: bytes, host: str) -> None:
+    def _no_placeholder(self, data: bytes, where: str, place: str) -> None:
         entry = self._vault.found_in(data)
         if entry is not None:
             name = entry.secret.name
             raise self._authority.refuse(
-                "use", f"secret:{name}", self._origin, f"the placeholder of secret {name} was sent to {host}, in a place that is not its own",
+                "use", f"secret:{name}", self._origin,
+                f"the placeholder of secret {name} was sent to {where} in {place}, in a place that is not its own",
                 entry.secret.source, f"secret {name} goes to {', '.join(entry.secret.hosts)} as {entry.secret.position}",
             )  # fmt: skip
 
@@ -317,7 +321,7 @@ class Exchange:
             upstream = await self._open(host, port)
             await upstream.send(raw)
         gone = asyncio.Event()
-        up = asyncio.ensure_future(self._upload(server, client, upstream, host))
+        up = asyncio.ensure_future(self._upload(server, client, upstream, hosts.join(host, port)))
         down = asyncio.ensure_future(self._download(head, server, client, upstream, scrub))
         left = asyncio.ensure_future(gone.wait())
         try:
@@ -353,7 +357,7 @@ class Exchange:
         server: h11.Connection,
         client: h11.Connection,
         upstream: Stream,
-        host: str,
+        where: str,
     ) -> None:
         """Send the request's body on; trailers are not, since servers differ in what they take from them."""
         window = b""
@@ -372,12 +376,12 @@ class Exchange:
             if isinstance(event, h11.Data):
                 body = bytes(event.data)
                 if looking:
-                    self._no_placeholder(window + body, host)
+                    self._no_placeholder(window + body, where, "the body")
                     window = (window + body)[-self._vault.tail() :]
                 self._spend(len(body))
                 await self._send(client, upstream, h11.Data(data=body))
             elif isinstance(event, h11.EndOfMessage):
-                self._no_placeholder(b"\n".join(v for _, v in event.headers), host)
+                self._no_placeholder(b"\n".join(v for _, v in event.headers), where, "a trailer")
                 await self._send(client, upstream, h11.EndOfMessage())
                 return
             elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):

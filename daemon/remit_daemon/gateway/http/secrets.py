@@ -225,15 +225,22 @@ async def prepare(ctx: Context) -> Vault:
         try:
             value = await _value(secret, ctx.env)
             if not MIN_VALUE <= len(value) <= MAX_VALUE:
-                raise OSError(f"a value of {len(value)} bytes")
+                raise OSError(f"a value of {len(value)} bytes, and {MIN_VALUE} to {MAX_VALUE} are expected")
             if secret.position != "basic" and any(b < 0x20 or b == 0x7F for b in value):
                 raise OSError("a value with a line break or another control character")
             entries.append(Entry(secret, value, ""))
         except (OSError, TimeoutError) as e:
-            entries.append(Entry(secret, None, str(e) or type(e).__name__))
+            entries.append(Entry(secret, None, _fault(secret, e)))
             ctx.log.error("secret %s (%s): %s", secret.name, secret.source, entries[-1].fault)
         ctx.placeholders[secret.env] = entries[-1].placeholder.decode("latin-1")
     return Vault(entries)
+
+
+def _fault(secret: Secret, e: OSError | TimeoutError) -> str:
+    """Return why a secret has no value, in a person's words."""
+    if isinstance(e, TimeoutError) and e.errno is None:
+        return f"{secret.place[0]} did not end within {COMMAND_LIMIT:g} s"
+    return f"{e.filename}: {e.strerror.lower()}" if e.filename and e.strerror else str(e)
 
 
 async def _value(secret: Secret, env: dict[str, str]) -> bytes:

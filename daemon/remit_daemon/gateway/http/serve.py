@@ -247,9 +247,9 @@ class _Connection:
 
     async def _first(self, data: bytes) -> _First | None:
         """Return what the client begins with; None when the server began and all has been served."""
-        heard = bytearray(data)
         readable = any(self.looked_into(h) for h in self.names or (self.ip,))
         limit = SILENT if self.upstream and not readable else HELLO_WITHIN
+        heard = bytearray(data)
         try:
             # Nearly all clients begin by themselves, and in one piece: no task is needed for those.
             if not heard and await _readable(self.client, limit):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.nameserver import Read, address, alias, query, reply
+from fakes.zone import Read, address, alias, query, reply
 from remit_daemon.gateway.dns import message
 from remit_daemon.gateway.dns.message import (
     AAAA,

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.clock import Clock
 from fakes.gateway import ORIGIN, policy, run
-from fakes.nameserver import Read, Upstream, address, alias, query
+from fakes.zone import Read, Upstream, address, alias, query
 from remit_daemon.gateway.authority import Authority, Origin
 from remit_daemon.gateway.dns import message, names, stub, watch
 from remit_daemon.gateway.dns.hosts import Hosts, search_list

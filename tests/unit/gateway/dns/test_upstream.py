@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from fakes.gateway import run
-from fakes.nameserver import address, reply
+from fakes.zone import address, reply
 from remit_daemon.gateway.dns import message
 from remit_daemon.gateway.dns.message import A, MessageError
 from remit_daemon.gateway.dns.upstream import NoAnswer, Upstream, server

@@ -1,439 +1,444 @@
-"""Connections that are looked into: which requests pass, which are held, and what is made of those that say two things."""
+"""What an agent's connections may mean: pass-through, ended TLS, requests decided one by one, disagreement refused."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any
+import ssl
+from collections.abc import Callable
 
 import pytest
 
-from remit_daemon.gateway.http import exchange, serve
-from remit_policy.model import Secret
-from unit.gateway.http.worlds import HOST, OK, PORT, Agent, Server, World, snapshot, trusting
+from fakes.gateway import Client, Echo, World, request, run
+from remit_daemon.gateway.authority import Refused
 
-__all__ = ["trusting"]
-
-AT = f"{HOST}:{PORT}"
-RULES = f"""
-allow connect {AT}
-allow request GET {AT}/ok/**
-allow request POST {AT}/ok/**
-ask request GET {AT}/asked
-allow request WEBSOCKET {AT}/socket
-"""
-GET = ("GET /ok/1 HTTP/1.1", f"Host: {AT}")
-Trust = Callable[[World], None]
+Make = Callable[..., World]
 
 
-def run(
-    tmp_path: Path,
-    act: Callable[[World, Server], Coroutine[Any, Any, None]],
-    trusting: Trust | None = None,
-    policy: str = RULES,
-    answer: Callable[[bytes], bytes] = lambda raw: OK,
-    secrets: tuple[Secret, ...] = (),
-) -> World:
-    """Run ``act`` with a world and a server, over TLS when it is ``trusting``."""
-
-    async def main() -> World:
-        world = World(tmp_path, policy, secrets)
-        if trusting:
-            trusting(world)
-        await serve.prepare_secrets(world.ctx)
-        serve.certificates(world.ctx)
-        async with Server(answer, world.tls if trusting else None) as server:
-            world.to = server.port
-            await asyncio.wait_for(act(world, server), 20)
-        return world
-
-    return asyncio.run(main())
+def vector(size: int, raw: bytes) -> bytes:
+    return len(raw).to_bytes(size, "big") + raw
 
 
-async def plain(world: World, *names: str) -> Agent:
-    return await Agent(world.connect(*(names or (HOST,)))[0]).plain()
+def extension(kind: int, raw: bytes) -> bytes:
+    return kind.to_bytes(2, "big") + vector(2, raw)
 
 
-def test_requests_of_one_connection_are_decided_one_by_one(tmp_path: Path, trusting: Trust) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await Agent(world.connect(HOST)[0]).tls(world)
-        await agent.say(*GET)
-        assert await agent.hear() == (200, b"fine")
-        await agent.say("POST /ok/2 HTTP/1.1", f"Host: {AT}", "Content-Length: 3", body=b"abc")
-        assert await agent.hear() == (200, b"fine")
-        await agent.say("POST /other HTTP/1.1", f"Host: {AT}", "Content-Length: 3", body=b"abc")
-        pending = asyncio.ensure_future(agent.refused())
-        while not world.asked:
-            await asyncio.sleep(0)
-        world.authority.answered(world.asked[0]["seq"], "deny", "not that", "p1")
-        refusal = await pending
-        assert refusal["resource"] == f"POST https://{AT}/other"
-        assert "not that" in refusal["reason"]
-        assert b"/other" not in b"".join(server.seen)
-        assert await agent.rest() == b""
-
-    world = run(tmp_path, act, trusting)
-    assert [r[:4] for r in world.rows() if r[0] == "request"] == [
-        ["request", "allow", "pending", f"GET https://{AT}/ok/1"],
-        ["request", "allow", "pending", f"POST https://{AT}/ok/2"],
-        ["request", "ask", "held", f"POST https://{AT}/other"],
-    ]
+def server_name(name: bytes) -> bytes:
+    return extension(0, vector(2, b"\0" + vector(2, name)))
 
 
-def test_a_held_request_goes_on_when_it_is_allowed(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say("GET /asked HTTP/1.1", f"Host: {AT}")
-        while not world.asked:
-            await asyncio.sleep(0)
-        assert not server.seen
-        world.authority.answered(world.asked[0]["seq"], "allow", "", "p1")
-        assert await agent.hear() == (200, b"fine")
-
-    run(tmp_path, act)
-
-
-def test_a_held_request_ends_with_its_client(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        sock, serving = world.connect(HOST)
-        agent = await Agent(sock).plain()
-        await agent.say("GET /asked HTTP/1.1", f"Host: {AT}")
-        while not world.asked:
-            await asyncio.sleep(0)
-        agent.writer.transport.abort()
-        await serving
-        assert [f["type"] for f in world.asked] == ["ask", "cancel"]
-        assert not server.seen
-
-    run(tmp_path, act)
+def hello(*extensions: bytes) -> bytes:
+    """Return a ClientHello of these extensions, in one record."""
+    body = (
+        b"\3\3"
+        + bytes(32)
+        + b"\0"
+        + vector(2, b"\x13\1")
+        + vector(1, b"\0")
+        + vector(2, b"".join(extensions))
+    )
+    return b"\x16\3\1" + vector(2, b"\1" + vector(3, body))
 
 
-def test_a_later_snapshot_holds_for_the_next_request(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(*GET)
-        assert await agent.hear() == (200, b"fine")
-        world.authority.adopt(snapshot(f"allow connect {AT}\ndeny request * {AT}/**"), 2)
-        await agent.say(*GET)
-        assert (await agent.refused())["rule"] == "test:2"
-        assert len(server.seen) == 1
-
-    run(tmp_path, act)
-
-
-def test_pipelined_requests_are_answered_in_turn(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(*GET, "", *GET, "", "DELETE /ok/1 HTTP/1.1", f"Host: {AT}", "", *GET)
-        assert await agent.hear() == (200, b"fine")
-        assert await agent.hear() == (200, b"fine")
-        while not world.asked:
-            await asyncio.sleep(0)
-        world.authority.answered(world.asked[0]["seq"], "deny", "", "p1")
-        assert (await agent.refused())["op"] == "request"
-        assert await agent.rest() == b""
-        assert b"DELETE" not in b"".join(server.seen)
-
-    run(tmp_path, act)
-
-
-@pytest.mark.parametrize(
-    "host", ["other.example", f"other.example:{PORT}", f"{HOST}:80", "127.0.0.2", f"{HOST}.other.example"]
+PASS = (
+    '[role.probe.net]\nconnect = { allow = ["pass.example", "other.example"], deny = ["denied.example"] }\n'
 )
-def test_host_must_be_the_one_that_led_here(tmp_path: Path, host: str) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world, "led.example")
-        await agent.say("GET /ok/1 HTTP/1.1", f"Host: {host}")
-        assert (await agent.refused())["rule"] == "built-in: the host that is meant"
-        assert not server.seen
-
-    run(tmp_path, act, policy=RULES + "allow connect *\nallow request GET led.example/**")
+RULES = PASS + (
+    '[role.probe.net."api.example"]\n'
+    'GET = { allow = ["/open/**", "/events"], ask = ["/asked/**"] }\n'
+    'POST = { allow = ["/open/**"] }\n'
+    'WEBSOCKET = { allow = ["/open/socket", "/open/not"] }\n'
+)
 
 
-def test_host_must_be_the_one_that_tls_named(tmp_path: Path, trusting: Trust) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await Agent(world.connect(HOST, "other.example")[0]).tls(world)
-        await agent.say("GET /ok/1 HTTP/1.1", f"Host: other.example:{PORT}")
-        assert "TLS named localhost" in (await agent.refused())["reason"]
-        assert not server.seen
+def test_tls_passes_through_undecrypted(world: Make) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 443)
+            client = await w.connect("pass.example")
+            await client.tls("pass.example", ca=w.outside.pem)  # the server's own certificate
+            assert (await client.ask("GET /x", "pass.example")).body == b"fine"
+            assert site.lines == ["GET /x HTTP/1.1"]
+            assert w.rows() == [("allow", "pending", "pass.example:443", "")]
+            client.close()
+            assert client.serving is not None
+            await client.serving
+            assert w.rows() == [("allow", "ok", "pass.example:443", "")]
 
-    run(tmp_path, act, trusting, RULES + "allow connect *")
-
-
-def test_tls_must_name_what_led_here(tmp_path: Path, trusting: Trust) -> None:
-    """The refusal is said over TLS, to a client that trusts the session's certificates."""
-
-    async def act(world: World, server: Server) -> None:
-        agent = await Agent(world.connect("led.example")[0]).tls(world)
-        await agent.say(*GET)
-        assert "looked up as led.example" in (await agent.refused())["reason"]
-        assert not server.seen
-
-    run(tmp_path, act, trusting, RULES + "allow connect *")
+    run(test())
 
 
-def test_tls_without_a_name_is_a_host_unknown(tmp_path: Path, trusting: Trust) -> None:
-    async def act(world: World, server: Server) -> None:
-        with pytest.raises(OSError):
-            await Agent(world.connect(HOST)[0]).tls(world, None)
-        assert not server.seen
+def test_requests_of_one_connection_are_decided_one_by_one(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            site = await w.site("api.example", 443)
+            client = await (await w.connect("api.example")).tls("api.example")
+            assert (await client.ask("GET /open/a?q=1", "api.example")).body == b"fine"
+            assert (await client.ask("POST /open/b", "api.example", body=b"abc")).body == b"fine"
+            assert site.lines == ["GET /open/a?q=1 HTTP/1.1", "POST /open/b HTTP/1.1"]
+            assert site.connections == 1
+            await w.settled(
+                ("allow", "ok", "GET https://api.example/open/a", ""),
+                ("allow", "ok", "POST https://api.example/open/b", ""),
+            )
 
-    world = run(tmp_path, act, trusting)
-    assert any("the host is unknown" in r[4] for r in world.rows())
-
-
-def test_a_server_that_cannot_prove_itself_is_not_told_anything(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await Agent(world.connect(HOST)[0]).tls(world)
-        await agent.say(*GET)
-        refusal = await agent.refused()
-        assert refusal["error"] == "bad gateway"
-        assert "certificate" in refusal["reason"]
-
-    async def over_tls(world: World, server: Server) -> None:
-        async with Server(lambda raw: OK, world.tls) as untrusted:
-            world.to = untrusted.port
-            await act(world, untrusted)
-            assert not untrusted.seen
-
-    serve._trusting.cache_clear()
-    run(tmp_path, over_tls)
-    serve._trusting.cache_clear()
+    run(test())
 
 
-def test_a_client_that_pins_is_told_why_in_the_ledger(tmp_path: Path) -> None:
-    import ssl
+def test_a_refusal_is_json(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES + 'DELETE = { deny = ["/**"] }\n') as w:
+            site = await w.site("api.example", 443)
+            client = await (await w.connect("api.example")).tls("api.example")
+            found = (await client.ask("DELETE /open/a", "api.example")).refusal
+            assert set(found) == {"error", "op", "resource", "reason", "rule", "how"}
+            assert (found["op"], found["resource"]) == ("request", "DELETE https://api.example/open/a")
+            assert found["rule"].startswith("user.toml:")
+            assert await client.rest() == b""
+            assert not site.heard
 
-    async def act(world: World, server: Server) -> None:
-        sock, serving = world.connect(HOST)
-        with pytest.raises(OSError):
-            await asyncio.open_connection(sock=sock, ssl=ssl.create_default_context(), server_hostname=HOST)
-        await serving
+    run(test())
 
-    world = run(tmp_path, act)
-    assert any("pinning" in r[4] for r in world.rows())
+
+@pytest.mark.parametrize(("verdict", "status"), [("allow", 200), ("deny", 403)])
+def test_what_is_asked_is_held_and_answered(world: Make, verdict: str, status: int) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            site = await w.site("api.example", 443)
+            client = await (await w.connect("api.example")).tls("api.example")
+            reply = asyncio.ensure_future(client.ask("GET /asked/x", "api.example"))
+            question = await w.question()
+            assert question["path"] == "GET https://api.example/asked/x"
+            assert not site.heard
+            assert not reply.done()
+            w.answer(verdict)
+            assert (await reply).status == status
+            assert len(site.heard) == (verdict == "allow")
+
+    run(test())
+
+
+def test_a_client_that_gives_up_cancels_its_question(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            site = await w.site("api.example", 443)
+            client = await (await w.connect("api.example")).tls("api.example")
+            await client.send(request("GET /asked/x", "api.example"))
+            await w.question()
+            client.close()
+            while w.authority.held_frames():
+                await asyncio.sleep(0.002)
+            assert w.asked[-1]["type"] == "cancel"
+            assert not site.heard
+
+    run(test())
+
+
+# -- which host is meant ---------------------------------------------------------------------------
+
+
+async def reset_or_words(w: World, client: Client, name: str | None) -> str:
+    """Return the reason that a client of TLS is given; "" when its connection is reset instead."""
+    try:
+        await client.tls(name)
+        return (await client.ask("GET /", name or "x.example")).refusal["reason"]
+    except (OSError, EOFError, ssl.SSLError):
+        return ""
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("names", "sni", "why"),
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 9\r\n\r\nfine",
-        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nfine",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nfine",
-        b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 4\r\n\r\nfine",
-        b"no HTTP at all\r\n\r\n",
+        (("pass.example",), "denied.example", "looked up as pass.example"),
+        (("pass.example",), "elsewhere.example", "looked up as pass.example"),
+        (("pass.example", "denied.example"), "denied.example", "the policy denies it"),
     ],
 )
-def test_an_answer_that_is_none_ends_the_connection(tmp_path: Path, answer: bytes) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(*GET, "", *GET)
-        rest = await agent.rest()
-        assert b"fine" not in rest, rest
-        assert len(server.seen) == 1, rest
+def test_a_server_name_that_did_not_lead_here(
+    world: Make, names: tuple[str, ...], sni: str, why: str
+) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 443)
+            assert why in await reset_or_words(w, await w.connect(*names), sni)
+            assert not site.heard
+            assert any(r[0] == "deny" and sni in r[2] for r in w.rows("connect"))
 
-    run(tmp_path, act, answer=lambda raw: answer)
+    run(test())
 
 
-def test_what_follows_an_answer_answers_nothing(tmp_path: Path) -> None:
-    """A server that sends a second answer early does not choose what the next request gets."""
+def test_a_name_that_led_here_too_counts(world: Make) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 443, cert="other.example")
+            client = await (await w.connect("pass.example", "other.example")).tls(
+                "other.example", ca=w.outside.pem
+            )
+            assert (await client.ask("GET /", "other.example")).status == 200
+            assert [r[2] for r in w.rows("connect")] == ["pass.example:443", "other.example:443"]
+            assert len(site.heard) == 1
 
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(*GET)
-        assert await agent.hear() == (200, b"fine")
-        await agent.say(*GET)
-        status, body = await agent.hear()
-        assert (status, body) != (200, b"evil")
+    run(test())
 
-    evil = OK.replace(b"fine", b"evil")
-    run(tmp_path, act, answer=lambda raw: OK + evil)
+
+@pytest.mark.parametrize("spelling", ["PASS.example", "pass.EXAMPLE."])
+def test_spellings_of_a_server_name(world: Make, spelling: str) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            echo = await w.site("pass.example", 80, Echo())
+            raw = hello(server_name(spelling.encode()))
+            client = await w.connect("pass.example", port=80)
+            await client.send(raw)
+            assert await client.reader.readexactly(len(raw)) == raw.upper()
+            assert isinstance(echo, Echo)
+            assert echo.got == raw  # as it was sent
+
+    run(test())
 
 
 @pytest.mark.parametrize(
-    "line",
+    "name", [b"-pass.example", b"pass..example", b"256.1.1.1", b"pass.example/x", b"*"]
+)
+def test_a_server_name_that_is_none(world: Make, name: bytes) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            echo = await w.site("pass.example", 80, Echo())
+            client = await w.connect("pass.example", port=80)
+            await client.send(hello(server_name(name)))
+            await client.rest()
+            assert isinstance(echo, Echo)
+            assert echo.got == b""
+            assert w.rows("connect")[-1][0] == "deny"
+
+    run(test())
+
+
+def test_no_server_name_is_a_host_unknown(world: Make) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 443)
+            client = await w.connect("pass.example")
+            with pytest.raises((OSError, EOFError, ssl.SSLError)):
+                await client.tls(None, ca=w.outside.pem)
+            assert not site.heard
+            assert "host is unknown" in w.rows("connect")[-1][3]
+
+    run(test())
+
+
+def test_no_server_name_to_an_address_that_is_allowed(world: Make) -> None:
+    async def test() -> None:
+        async with world('[role.probe.net]\nconnect = { allow = ["192.0.2.1:443"] }\n') as w:
+            await w.site("192.0.2.1", 443)
+            client = await (await w.connect()).tls(None, ca=w.outside.pem)
+            assert (await client.ask("GET /", "x.example")).status == 200
+
+    run(test())
+
+
+ECH = extension(0xFE0D, b"\0" * 20)
+
+
+def test_an_encrypted_hello_is_a_host_unknown(world: Make) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 443)
+            client = await w.connect("pass.example")
+            await client.send(hello(server_name(b"pass.example"), ECH))
+            await client.rest()
+            assert "encrypted" in w.rows("connect")[-1][3]
+            assert not site.heard
+
+    run(test())
+
+
+@pytest.mark.parametrize("extensions", [(server_name(b"api.example"), ECH), (ECH,), ()])
+@pytest.mark.parametrize("names", [("localhost",), ("api.example",), ()])
+def test_rules_for_requests_are_not_gone_round(
+    world: Make, names: tuple[str, ...], extensions: tuple[bytes, ...]
+) -> None:
+    """Where the host cannot be told, neither its rules nor those of the names that led here are passed over."""
+    rules = RULES.replace('"other.example"', '"192.0.2.1:443"') + (
+        '[role.probe.net."localhost:443"]\nGET = { allow = ["/open"] }\n'
+        '[role.probe.net."192.0.2.1"]\nGET = { allow = ["/open"] }\n'
+        if not names or names == ("localhost",)
+        else ""
+    )
+
+    async def test() -> None:
+        async with world(rules) as w:
+            ip = "127.0.0.1" if names == ("localhost",) else "192.0.2.1"
+            echo = Echo()
+            w.sites[names[0] if names else ip, 443] = await echo.start(None)
+            client = await w.connect(*names, ip=ip)
+            await client.send(hello(*extensions))
+            client.writer.write_eof()
+            await client.rest()
+            assert echo.got == b""
+            echo.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "text",
     [
-        "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE", "X-Original-URL: /admin",
-        "X-Rewrite-URL: /admin", "Transfer-Encoding: chunked, identity", "Content-Length: 3, 4",
+        "127.0.0.1",
+        "127.0.0.1:{}",
+        "[::1]:{}",
+        "localhost:{}",
+        "LOCALHOST.:{}",
+        "127.1:{}",
+        "a.localhost:{}",
     ],
+)
+@pytest.mark.parametrize("proxied", [False, True])
+def test_every_spelling_of_this_machine_is_this_machine(world: Make, text: str, proxied: bool) -> None:
+    async def test() -> None:
+        port = 80 if "{}" not in text else 3000
+        async with world(f'[role.probe.net]\nconnect = {{ ask = ["localhost:{port}"] }}\n') as w:
+            for name in ("localhost", "127.0.0.1", "::1"):
+                await w.site(name, port)
+            host = text.format(port)
+            if proxied:
+                opening = asyncio.ensure_future(w.tunnel(f"127.0.0.1:{port}"))
+            else:
+                opening = asyncio.ensure_future(w.connect("localhost", port=port, ip="127.0.0.1"))
+            await w.question()
+            w.answer("allow")
+            assert (await (await opening).ask("GET /", host)).status == 200
+            assert len(w.asked) == 1
+
+    run(test())
+
+
+def test_plain_http_needs_a_host_that_led_here(world: Make) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            site = await w.site("pass.example", 80)
+            client = await w.connect("pass.example", port=80)
+            assert (await client.ask("GET /", "pass.example")).status == 200
+            for host in ("denied.example", "pass.example:81"):
+                client = await w.connect("pass.example", port=80)
+                assert (await client.ask("GET /", host)).status == 403
+            assert len(site.heard) == 1
+
+    run(test())
+
+
+def test_host_and_server_name_must_agree(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES + '[role.probe.net."b.example"]\nGET = { allow = ["/**"] }\n') as w:
+            site = await w.site("api.example", 443)
+            client = await (await w.connect("api.example", "b.example")).tls("api.example")
+            assert (await client.ask("GET /open/a", "api.example")).status == 200
+            assert "TLS named api.example" in (await client.ask("GET /x", "b.example")).refusal["reason"]
+            assert len(site.heard) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\r\nGET / HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b"\n\nGET / HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b" GET / HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b"get / HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b"GET / http/1.1\r\nHost: denied.example\r\n\r\n",
+        b"GET\t/ HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: denied.example\n\n",
+        b"GET / HTTP/1.1\r\nHost: pass.example\r\nHost: denied.example\r\n\r\n",
+        b"VERYLONGMETHODNAMETHATISNONE / HTTP/1.1\r\nHost: denied.example\r\n\r\n",
+        b"GET http://denied.example/ HTTP/1.1\r\nHost: pass.example\r\n\r\n",
+        b"CONNECT denied.example:443 HTTP/1.1\r\nHost: pass.example\r\n\r\n",
+    ],
+)
+def test_what_a_lenient_server_takes_for_http_is_held_to_its_host(world: Make, first: bytes) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            echo = await w.site("pass.example", 80, Echo())
+            assert isinstance(echo, Echo)
+            client = await w.connect("pass.example", port=80)
+            await client.send(first)
+            assert b"refused by remit" in await client.rest()
+            assert echo.got == b""
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "line", [b"EHLO me.example\r\n", b"USER anonymous\r\n", b"NICK me\r\n", b"GET key\r\n", b"SET a b\r\n", b"a1 LOGIN me\r\n",
+             b"PING\r\n", b"*1\r\n$4\r\nPING\r\n", b"AMQP\0\0\x09\x01", b"\0\1\2", b"\x16\x02not tls", b"SSH-2.0-x y\r\n",
+             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
 )  # fmt: skip
-def test_a_second_meaning_is_refused(tmp_path: Path, line: str) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say("POST /ok/1 HTTP/1.1", f"Host: {AT}", line)
-        assert (await agent.refused())["rule"] == "built-in: HTTP"
-        assert not server.seen
+@pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"])
+def test_other_protocols_pass_when_all_names_may(world: Make, line: bytes, greeting: bytes) -> None:
+    async def test() -> None:
+        async with world(PASS) as w:
+            await w.site("pass.example", 2525, Echo(greeting))
+            client = await w.connect("pass.example", "other.example", port=2525)
+            if greeting:
+                assert await client.reader.readexactly(len(greeting)) == greeting
+            await client.send(line)
+            assert await client.reader.readexactly(len(line)) == line.upper()
+            client.writer.write_eof()
+            assert await client.rest() == b""
+            bad = await w.connect("pass.example", "denied.example", port=2525)
+            await bad.send(line)
+            assert line.upper() not in await bad.rest()
 
-    run(tmp_path, act)
-
-
-def test_what_connection_names_goes_no_further(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(
-            *GET, "Connection: keep-alive, X-Hop", "X-Hop: 1", "X-Kept: 1", "Upgrade: h2c", "TE: trailers"
-        )
-        assert await agent.hear() == (200, b"fine")
-        head = server.seen[0].lower()
-        assert b"x-kept" in head
-        assert not any(name in head for name in (b"x-hop", b"upgrade", b"te:"))
-
-    run(tmp_path, act)
+    run(test())
 
 
-def test_a_chunked_body_arrives_without_its_extensions(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        body = b'3;x="\r\n'.replace(b'"', b"") + b"abc\r\n0\r\n\r\n"
-        await agent.say("POST /ok/1 HTTP/1.1", f"Host: {AT}", "Transfer-Encoding: chunked", body=body)
-        assert await agent.hear() == (200, b"fine")
-        assert b"abc" in b"".join(server.seen)
-        assert b";x=" not in b"".join(server.seen)
+def test_only_http_goes_where_requests_have_rules(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES.replace('"api.example"', '"api.example:80"')) as w:
+            echo = await w.site("api.example", 80, Echo(b"hello"))
+            assert isinstance(echo, Echo)
+            for first in (b"EHLO x\r\n", b"\0\1\2\3", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+                client = await w.connect("api.example", port=80)
+                await client.send(first)
+                await client.rest()
+            assert echo.got == b""
 
-    run(tmp_path, act)
-
-
-def test_a_web_socket_is_a_permission_of_its_own(tmp_path: Path) -> None:
-    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    upgrade = (f"Host: {AT}", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x")
-
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say("GET /socket HTTP/1.1", *upgrade)
-        assert (await agent.hear())[0] == 101
-        agent.writer.write(b"\x81\x00")
-        assert await agent.reader.readexactly(4) == b"echo"
-        agent.writer.close()
-        other = await plain(world)
-        await other.say("GET /ok/1 HTTP/1.1", *upgrade)
-        while not world.asked:
-            await asyncio.sleep(0)
-        assert world.asked[0]["path"] == f"WEBSOCKET http://{AT}/ok/1"
-        world.authority.answered(world.asked[0]["seq"], "deny", "", "p1")
-        assert (await other.refused())["op"] == "request"
-
-    run(tmp_path, act, answer=lambda raw: switch if b"GET" in raw else b"echo")
+    run(test())
 
 
-def test_a_head_must_come_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slowly it is sent on: the time is for the whole head."""
-    monkeypatch.setattr(exchange, "HEAD_WITHIN", 0.5)
+def test_a_client_that_offers_h2_alone_is_told(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            await w.site("api.example", 443)
+            client = await w.connect("api.example")
+            await client.tls("api.example", alpn=("h2",))
+            assert "offers h2 alone" in (await client.ask("GET /", "api.example")).refusal["reason"]
+            assert "read as HTTP/1.1" in w.rows("connect")[-1][3]
 
-    async def act(world: World, server: Server) -> None:
-        sock, serving = world.connect(HOST)
-        agent = await Agent(sock).plain()
-        await agent.say(*GET[:1])
-        agent.writer.write(b"X: ")
-        while not serving.done():
-            await asyncio.wait({serving}, timeout=0.1)
-            agent.writer.write(b"y")
-        assert not server.seen
-
-    run(tmp_path, act)
+    run(test())
 
 
-def test_another_protocol_goes_to_a_host_without_rules_alone(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world, "free.example")
-        agent.writer.write(b"\0binary\0")
-        assert await agent.reader.readexactly(len(OK)) == OK
-        assert server.seen == [b"\0binary\0"]
-        other = await plain(world)
-        other.writer.write(b"\0binary\0")
-        assert await other.rest() == b""
-        assert len(server.seen) == 1
+def test_a_client_that_pins_is_told_how(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            await w.site("api.example", 443)
+            client = await w.connect("api.example")
+            with pytest.raises(ssl.SSLError):
+                await client.tls("api.example", ca=w.outside.pem)
+            client.close()
+            with pytest.raises(Refused, match="pinning") as refused:
+                await client.serving  # type: ignore[misc]
+            assert "SSL_CERT_FILE" in refused.value.how
 
-    world = run(tmp_path, act, policy=RULES + f"allow connect free.example:{PORT}")
-    assert any("this is no HTTP" in r[4] for r in world.rows())
-
-
-def test_every_name_that_led_here_must_be_allowed_where_none_is_named(tmp_path: Path) -> None:
-    """Two names of one address: what names no host could be for either."""
-
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world, "free.example", "denied.example")
-        agent.writer.write(b"\0binary\0")
-        assert await agent.rest() == b""
-        assert not server.seen
-
-    run(tmp_path, act, policy=f"allow connect free.example:{PORT}\ndeny connect denied.example")
+    run(test())
 
 
-# -- secrets ---------------------------------------------------------------------------------------
+def test_a_server_whose_certificate_is_not_valid(world: Make) -> None:
+    async def test() -> None:
+        async with world(RULES) as w:
+            site = await w.site("api.example", 443, cert="other.example")
+            client = await (await w.connect("api.example")).tls("api.example")
+            reply = await client.ask("GET /open/a", "api.example")
+            assert reply.status == 502
+            assert "certificate is not valid" in reply.refusal["reason"]
+            assert not site.heard
 
-VALUE = "sk-" + "0123456789abcdef" * 2
-
-
-def secret(position: str = "bearer", *hosts: str) -> tuple[Secret, ...]:
-    command = ("/bin/echo", VALUE)
-    return (Secret("it", "command", command, "TOKEN", hosts or (AT,), position, "", "test:9"),)
-
-
-def test_the_value_goes_to_its_host_alone(tmp_path: Path) -> None:
-    async def act(world: World, server: Server) -> None:
-        placeholder = world.ctx.placeholders["TOKEN"]
-        agent = await plain(world)
-        await agent.say(*GET, f"Authorization: Bearer {placeholder}")
-        status, body = await agent.hear()
-        assert (status, body) == (200, placeholder.encode())  # the server's echo of it, taken out again
-        assert f"Bearer {VALUE}".encode() in server.seen[0]
-        other = await plain(world, "free.example")
-        await other.say(
-            "GET / HTTP/1.1", f"Host: free.example:{PORT}", f"Authorization: Bearer {placeholder}"
-        )
-        assert (await other.refused())["resource"] == "secret:it"
-        assert len(server.seen) == 1
-
-    def echo(raw: bytes) -> bytes:
-        said = raw.split(b"Bearer ")[1].split(b"\r")[0]
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said
-
-    rules = (
-        RULES
-        + f"allow use secret:it\nallow connect free.example:{PORT}\nallow request GET free.example:{PORT}/**"
-    )
-    world = run(tmp_path, act, policy=rules, answer=echo, secrets=secret())
-    assert VALUE.encode() not in world.journal.read_bytes()
-    assert ["use", "deny", "refused", "secret:it"] in [r[:4] for r in world.rows()]
-
-
-@pytest.mark.parametrize("cut", [1, 7, 20])
-def test_a_placeholder_in_a_body_is_found_however_it_is_cut(tmp_path: Path, cut: int) -> None:
-    async def act(world: World, server: Server) -> None:
-        placeholder = world.ctx.placeholders["TOKEN"].encode()
-        agent = await plain(world)
-        await agent.say("POST /ok/1 HTTP/1.1", f"Host: {AT}", "Transfer-Encoding: chunked")
-        for piece in (placeholder[:cut], placeholder[cut:]):
-            agent.writer.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
-            await agent.writer.drain()
-            await asyncio.sleep(0.01)
-        agent.writer.write(b"0\r\n\r\n")
-        await agent.rest()
-        assert placeholder not in b"".join(server.seen).replace(b"\r\n", b"")
-
-    world = run(
-        tmp_path, act, policy=RULES + "allow use secret:it", answer=lambda raw: b"", secrets=secret()
-    )
-    assert ["use", "deny", "refused", "secret:it"] in [r[:4] for r in world.rows()]
-
-
-@pytest.mark.parametrize(
-    ("position", "line"),
-    [
-        ("bearer", "X-Token: Bearer {}"),
-        ("bearer", "Authorization: Basic {}"),
-        ("bearer", "Authorization: Bearer x{}"),
-        ("header:X-Key", "X-Other: {}"),
-        ("header:X-Key", "Cookie: a={}"),
-        ("query:key", "X-Key: {}"),
-    ],
-)
-def test_a_placeholder_in_another_place_is_refused(tmp_path: Path, position: str, line: str) -> None:
-    async def act(world: World, server: Server) -> None:
-        agent = await plain(world)
-        await agent.say(*GET, line.format(world.ctx.placeholders["TOKEN"]))
-        assert "in a place that is not its own" in (await agent.refused())["reason"]
-        assert not server.seen
-
-    run(tmp_path, act, policy=RULES + "allow use secret:it", secrets=secret(position))
+    run(test())
