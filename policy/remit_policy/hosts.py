@@ -15,6 +15,9 @@ ANY = "*"  # of a listener: every address of this machine
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 _NUMERIC = frozenset("0123456789abcdefx")
+_DIGITS = {8: frozenset("01234567"), 10: frozenset("0123456789"), 16: frozenset("0123456789abcdef")}
+_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")  # UTS 46 6: sharp s, final sigma, the joiners
+_DOTS = frozenset(".\u3002\uff0e\uff61")  # RFC 3490 3.1
 
 
 class HostError(ValueError):
@@ -49,10 +52,16 @@ def canonical(text: str) -> str:
 
 
 def _idna(text: str) -> str:
+    # Python has IDNA 2003; clients have UTS 46, which is the same but for these four and for dots made of other characters.
+    if _DEVIATIONS & set(text.lower()):
+        raise HostError("a name that is written in ASCII in two ways; xn-- says which is meant")
     try:
-        return text.encode("idna").decode("ascii")
+        found = text.encode("idna").decode("ascii")
     except UnicodeError:
         raise HostError("a name that cannot be written in ASCII") from None
+    if found.count(".") != sum(c in _DOTS for c in text):
+        raise HostError("a character that no host name has")
+    return found
 
 
 def is_address(host: str) -> bool:
@@ -70,12 +79,9 @@ def _ipv4(parts: list[str]) -> bytes:
             base, digits = 16, part[2:] or "0"
         elif len(part) > 1 and part[0] == "0":
             base = 8
-        if not digits or len(digits) > 12:
+        if not digits or len(digits) > 12 or not set(digits) <= _DIGITS[base]:
             raise HostError("a number that is no part of an address")
-        try:
-            numbers.append(int(digits, base))
-        except ValueError:
-            raise HostError("a number that is no part of an address") from None
+        numbers.append(int(digits, base))
     last = numbers.pop()
     if any(n > 255 for n in numbers) or last >= 256 ** (4 - len(numbers)):
         raise HostError("an address out of range")

@@ -25,7 +25,7 @@ from remit_policy.model import USER, Snapshot
 from remit_policy.reading import read_document
 
 ORIGIN = Origin(7, "99", "/usr/bin/agent", "agent", ("agent",))
-SECONDS = 4.0  # for a whole test; none waits for it
+SECONDS = 20.0  # for a whole test; none waits for it
 VARIABLES = dict.fromkeys(
     ("HOME", "PROJECT", "TMPDIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"),
     "/home/ada",
@@ -39,7 +39,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def policy(text: str) -> Snapshot:
     """Return the snapshot of agent ``probe`` under a user's policy ``text``, without packs."""
-    head = 'version = 1\n[agent.probe]\nmatch = { name = "probe" }\nroles = ["probe"]\n'
+    head = 'version = 1\n[agent.probe]\nmatch = { name = "probe" }\nroles = ["probe"]\n[role.probe]\n'
     source = read_document("user.toml", (head + text).encode())
     return PolicySet([(USER, source)]).snapshot("probe", "", "", VARIABLES)
 

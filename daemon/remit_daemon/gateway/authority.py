@@ -630,10 +630,7 @@ class Authority:
                 self._settle(open_, VERDICTS[verdict])
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:
-            try:
-                permit.revoke()
-            except Exception as e:  # the others are revoked all the same
-                self.fault(permit.op, f"internal fault: {type(e).__name__}: {e}")
+            permit.revoke()
         for changed in list(self.on_change):
             changed()
 

@@ -8,8 +8,8 @@ For each question, in this order; the first that applies answers:
     reverse names              what this session's history, stand-ins or the hosts file say; else by policy as any name
     policy denies              NXDOMAIN with the extended error "Blocked". (REFUSED makes musl wait for its time-out, and glibc
                                report a passing failure, which clients then retry.)
-    policy asks                a stand-in address for A, no data for anything else: nothing leaves this machine, the question
-                               is asked at the connect. A name of several labels below a search domain is what a client made of
+    policy asks, or a rate     a stand-in address for A, no data for anything else: nothing leaves this machine, the question
+    is spent                   is asked at the connect. A name of several labels below a search domain is what a client made of
                                another name: NXDOMAIN, so that it goes on to the name that was meant.
     suspicious (``watch``)     flagged in the journal, then as if policy asked
     policy allows              the nameservers, whatever the type
@@ -112,20 +112,23 @@ class Resolver:
         if back:
             found = [Record(name, PTR, STAND_IN_TTL, message.wire_name(n)) for n in back]
             return say(message.NOERROR, *(found if query.type == PTR else ()))
-        verdict = decision.verdict
-        if verdict == ALLOW and self.suspicion(name, decision.rule, origin):
-            verdict = ASK
-        if verdict == ASK:
+        allowed = False
+        if decision.verdict != ASK and not (
+            decision.verdict == ALLOW and self.suspicion(name, decision.rule, origin)
+        ):
+            try:
+                permit = self._authority.permit_now("resolve", name, origin)
+            except Refused as e:
+                return say(message.NXDOMAIN, blocked=f"refused by remit: {e.reason} ({e.rule})")
+            if permit is not None:  # else a rate is spent
+                permit.done()
+                allowed = True
+        if not allowed:
             if _is_reverse(name) or self._made_by_search(name):
                 return say(message.NXDOMAIN)
             if query.type != A:
                 return say(message.NOERROR)
             return say(message.NOERROR, *self._stand_in(name))
-        try:
-            permit = await self._authority.permit("resolve", name, origin)
-        except Refused as e:
-            return say(message.NXDOMAIN, blocked=f"refused by remit: {e.reason} ({e.rule})")
-        permit.done()
         try:
             if query.type in (A, AAAA):
                 return await self._real(query, say)
@@ -191,7 +194,10 @@ class Resolver:
                 or self.hosts.addresses(name)
             ):
                 return False
-            (await self._authority.permit("resolve", name, origin)).done()
+            permit = self._authority.permit_now("resolve", name, origin)
+            if permit is None:
+                return False
+            permit.done()
             if query.type not in (A, AAAA):
                 return query.type not in (HTTPS, SVCB)  # those must lose parts of theirs on the way
             pin, _ = await self._pin(name, 4 if query.type == A else 6)

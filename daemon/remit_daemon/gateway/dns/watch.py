@@ -24,7 +24,8 @@ ANY = (300, 3600.0)  # different names: a browser on one content network uses so
 LONG_LABEL = 40  # characters: the longest word-like labels of real names are below
 LONG_OPEN = 80  # characters of the whole open part
 RANDOM_FROM = 16  # characters from which letters can look random
-RANDOM_BITS = 3.6  # bits a character: English words of that length have 2.5-3.4, base32 and hex above 3.5
+RANDOM_BITS = 3.6  # bits a character: English words of that length have 2.5-3.4, base32 above; hex is told by its letters
+_HEX = frozenset("0123456789abcdef")
 REGISTRIES = frozenset(
     ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "nom", "or", "org"]
 )
@@ -47,6 +48,8 @@ def telling(open_part: str) -> bool:
             return True
         if len(label) >= RANDOM_FROM:
             digits = sum([c.isdigit() for c in label])
+            if digits >= len(label) // 8 and _HEX.issuperset(label.replace("-", "")):
+                return True
             if entropy(label) >= RANDOM_BITS and (digits >= len(label) // 8 or "-" not in label):
                 return True
     return False

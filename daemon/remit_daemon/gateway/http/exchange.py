@@ -28,6 +28,7 @@ from remit_policy import hosts
 from remit_policy.model import ALLOW
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from remit_daemon.gateway.authority import Origin, Permit
@@ -74,7 +75,7 @@ class Exchange:
         origin: Origin,
         scheme: str,
         port: int,
-        allow: Callable[[str, int, asyncio.Event], Awaitable[None]],
+        allow: Callable[[str, int], Awaitable[None]],
         connect: Callable[[str, int], Awaitable[Stream]],
         *,
         fallback: str = "",
@@ -162,21 +163,14 @@ class Exchange:
             await linger(self._client.sock)
         except OSError:
             pass
-        await linger(self._client.sock)
 
     async def _one(self, head: Head) -> bool:
         """Carry out one request; returns whether another may follow."""
         host, port = head.host or self._fallback, head.port or self._port
         if not host:
             raise HeadError("nothing says which host is meant")
-        gone = asyncio.Event()
-        with HangUp(self._client.sock, gone):
-            await self._allow(host, port, gone)
-            permit = self._permit = await self._permitted(head, host, port, gone)
-        serving = asyncio.current_task()
-        assert serving is not None
-        if permit is not None:
-            permit.on_revoked = lambda: revoke(serving, self._client.sock)
+        await self._allow(host, port)
+        permit = self._permit = await self._permitted(head, host, port)
         try:
             more = await self._carry(head, host, port)
         except Refused:
@@ -202,7 +196,7 @@ class Exchange:
         if permit is not None:
             permit.done(outcome)
 
-    async def _permitted(self, head: Head, host: str, port: int, gone: asyncio.Event) -> Permit | None:
+    async def _permitted(self, head: Head, host: str, port: int) -> Permit | None:
         websocket = head.upgrade == "websocket"
         if websocket and (head.method != "GET" or head.version == b"HTTP/1.0" or _has_body(head)):
             raise HeadError("a change to WebSocket that is no GET of HTTP/1.1 without a body")
@@ -220,7 +214,8 @@ class Exchange:
             where = where.rpartition(":")[0]
         method = "WEBSOCKET" if websocket else head.method
         resource = f"{method} {self._scheme}://{where}{head.path}"
-        return await self._authority.permit("request", resource, self._origin, gone=gone)
+        permit = await permitted(self._ctx, "request", resource, self._origin, self._client.sock)
+        return ends(permit, self._client.sock)
 
     def _spend(self, amount: int) -> None:
         """Count bytes of a body. Raises Refused when a budget is spent."""
@@ -269,12 +264,9 @@ class Exchange:
                 continue
             fresh, text, found = secrets.put(entry, fields, query)
             if found:
-                gone = asyncio.Event()
-                with HangUp(self._client.sock, gone):
-                    use = f"secret:{entry.secret.name}"
-                    (await self._authority.permit("use", use, self._origin, gone=gone)).done(
-                        note=f"to {host}"
-                    )
+                use = f"secret:{entry.secret.name}"
+                permit = await permitted(self._ctx, "use", use, self._origin, self._client.sock)
+                permit.done(note=f"to {host}")
                 fields, query = fresh, text
                 scrub.sent(found)
         target = head.target.partition("?")[0] + ("?" + query if "?" in head.target else "")
@@ -446,6 +438,8 @@ class Exchange:
                 old = server.their_http_version == b"1.0"
                 trailers = [] if old else [(n, scrub.whole(v)) for n, v in event.headers]
                 await self._send(server, self._client, h11.EndOfMessage(headers=trailers))
+                if self._permit is not None:
+                    self._permit.on_revoked = None  # it is carried out
                 return await self._next(server, client)
             elif isinstance(event, h11.ConnectionClosed):
                 raise OSError(errno.ECONNRESET, "the server ended before its response")
@@ -541,6 +535,24 @@ def _has_body(head: Head) -> bool:
 def _names(query: str) -> list[str]:
     """Return the names of a query's parameters, plain and lower case."""
     return [unquote_plus(p.partition("=")[0]).lower() for p in query.split("&")]
+
+
+async def permitted(ctx: Context, op: str, resource: str, origin: Origin, client: socket.socket) -> Permit:
+    """Return a permit; what is asked is asked for as long as ``client`` is there. Raises Refused."""
+    permit = ctx.authority.permit_now(op, resource, origin)
+    if permit is not None:
+        return permit
+    gone = asyncio.Event()
+    with HangUp(client, gone):
+        return await ctx.authority.permit(op, resource, origin, gone=gone)
+
+
+def ends(permit: Permit, client: socket.socket) -> Permit:
+    """Have what is served here end, and ``client`` see a reset, when ``permit`` is revoked."""
+    serving = asyncio.current_task()
+    assert serving is not None
+    permit.on_revoked = lambda: revoke(serving, client)
+    return permit
 
 
 def explicitly_allowed(ctx: Context, host: str, port: int) -> bool:

@@ -25,14 +25,14 @@ import ssl
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from remit_daemon.gateway.accept import HangUp, revoke, will_reset
+from remit_daemon.gateway.accept import will_reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
 from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
-from remit_daemon.gateway.http.exchange import Exchange, explicitly_allowed
+from remit_daemon.gateway.http.exchange import Exchange, ends, explicitly_allowed, permitted
 from remit_daemon.gateway.http.head import MAX_HEAD, PREFACE, TOKEN, Head
 from remit_daemon.gateway.http.streams import CHUNK, Plain, Stream, Tls, linger
 from remit_policy import hosts
@@ -113,14 +113,13 @@ async def _listen(client: socket.socket, heard: bytearray) -> _First:
     """
     loop = asyncio.get_running_loop()
     while True:
-        data = bytes(heard)
-        if (first := _told(data)) is not None:
+        if (first := _told(bytes(heard))) is not None:
             return first
         more = await loop.sock_recv(client, CHUNK)
         if not more:
-            if not data:
+            if not heard:
                 raise EOFError
-            return _First(data, OTHER, None)
+            return _First(bytes(heard), OTHER, None)
         heard += more
 
 
@@ -168,19 +167,14 @@ class _Connection:
 
     async def _permit(self, resource: str) -> None:
         """Return when the connection is permitted as one to ``resource``, too; it ends with that permission. Raises Refused."""
-        gone = asyncio.Event()
-        with HangUp(self.client, gone):
-            permit = await self.ctx.authority.permit("connect", resource, self.origin, gone=gone)
-        serving = asyncio.current_task()
-        assert serving is not None
-        permit.on_revoked = lambda: revoke(serving, self.client)
-        self.permits.append(permit)
+        permit = await permitted(self.ctx, "connect", resource, self.origin, self.client)
+        self.permits.append(ends(permit, self.client))
 
     async def mean_address(self, why: str) -> None:
         """Return when the connection may go to the bare address, whatever host is meant there. Raises Refused."""
         for name in self.names:
             if name != self.ip and self.looked_into(name):
-                raise self.refuse(f"{why}, and {name} has rules for requests", name)
+                raise self.refuse(f"{why}, so the host is unknown, and {name} has rules for requests", name)
         if not self.names or self.ip in self.allowed:
             return
         resource = hosts.join(self.ip, self.port)
@@ -344,7 +338,7 @@ class _Connection:
         await self._requests(client, "https", host)
 
     async def _requests(self, client: Stream, scheme: str, sni: str = "") -> None:
-        async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+        async def allow(host: str, port: int) -> None:
             if sni and hosts.service(host) != sni:
                 raise self.refuse(f"Host names {host}, but TLS named {sni}", host)
             await self.mean(host, port, "Host")
@@ -479,16 +473,11 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
     """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
     current: list[Permit] = []  # of the host that is spoken to: another host is another connection
 
-    async def allow(host: str, port: int, gone: asyncio.Event) -> None:
+    async def allow(host: str, port: int) -> None:
         resource = hosts.join(hosts.service(host), port)
-        if current and current[0].resource == resource:
-            return
-        leave()
-        permit = await ctx.authority.permit("connect", resource, origin, gone=gone)
-        serving = asyncio.current_task()
-        assert serving is not None
-        permit.on_revoked = lambda: revoke(serving, client)
-        current.append(permit)
+        if not current or current[0].resource != resource:
+            leave()
+            current.append(ends(await permitted(ctx, "connect", resource, origin, client), client))
 
     def leave() -> None:
         while current:
@@ -499,9 +488,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
 
     async def tunnel(head: Head, rest: bytes) -> None:
         host, port = head.host, head.port
-        gone = asyncio.Event()
-        with HangUp(client, gone):
-            await allow(host, port, gone)
+        await allow(host, port)
         permit = current[0]
         try:
             upstream = await ctx.dial(host, port, origin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets as random
 import string
 from collections.abc import Callable
@@ -50,9 +49,9 @@ def test_the_shape_is_kept_and_no_more_than_the_kind(value: str, kept: str) -> N
     found = shaped(value)
     assert len(found) == len(value)
     assert found != value
-    same = os.path.commonprefix([found, value])  # noqa: RUF071 - characters are what is meant
+    same = value[: next(i for i, (a, b) in enumerate(zip(found, value, strict=True)) if a != b)]
     assert same.startswith(kept)
-    assert len(same) <= len(kept) + 4  # by chance
+    assert len(same) <= len(kept) + 6  # by chance
     if kept:
         assert [c in string.ascii_uppercase for c in found] == [c in string.ascii_uppercase for c in value]
         assert [c in string.digits for c in found] == [c in string.digits for c in value]
