@@ -90,16 +90,13 @@ def surroundings() -> list[str]:
         if servers
         else "no nameserver in /etc/resolv.conf: this machine's own is asked, and hosts have no addresses without one"
     )
-    env = os.environ
-    runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    session = env.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={runtime}/bus"
-    system = env.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
     out = [names]
-    for which, place in (("session", session), ("system", system)):
+    for which, place in machine.bus_addresses(dict(os.environ)).items():
+        there = f" at {place}" if place else ""
         out.append(
             f"the {which} bus answers; sessions reach it through a filter"
-            if _answers(place, runtime)
-            else f"no {which} bus at {place}: sessions have none"
+            if _answers(place)
+            else f"no {which} bus{there}: sessions have none"
         )
     tool = shutil.which("secret-tool")
     out.append(
@@ -110,9 +107,9 @@ def surroundings() -> list[str]:
     return out
 
 
-def _answers(place: str, runtime: str) -> bool:
+def _answers(place: str) -> bool:
     try:
-        paths = sockets(place, runtime)
+        paths = sockets(place)
     except ValueError:
         return False
     for path in paths:
