@@ -498,7 +498,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
                 op="connect",
                 resource=hosts.join(host, port),
             )
-            permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
+            permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
         await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
