@@ -201,7 +201,9 @@ class Exchange:
 
     async def _permitted(self, head: Head, host: str, port: int) -> Permit | None:
         websocket = head.upgrade == "websocket"
-        if websocket and (head.method != "GET" or head.version == b"HTTP/1.0" or _has_body(head)):
+        if (websocket or head.method == "WEBSOCKET") and (
+            head.method != "GET" or head.version == b"HTTP/1.0" or _has_body(head)
+        ):
             raise HeadError("a change to WebSocket that is no GET of HTTP/1.1 without a body")
         if not self._authority.engine.has_requests(host, port):
             return None

@@ -157,7 +157,11 @@ def _authority(text: str, default: int) -> tuple[str, int]:
     """Return host and port of ``host[:port]``; without a port ``default``, which 0 forbids. Raises HeadError."""
     if "@" in text:
         raise HeadError("a user name before a host")
+    if not text.isascii():
+        raise HeadError("a host that is not written in ASCII")
     try:
+        if text[:1] == hosts.ANY:
+            raise hosts.HostError("every address")
         if ":" in text.rpartition("]")[2]:
             return hosts.split(text)
         if not default:

@@ -255,6 +255,7 @@ def test_websocket_is_a_permission_of_its_own(world: Make) -> None:
     ("line", "fields", "body"),
     [
         ("DELETE /socket", UPGRADE, b""),
+        ("WEBSOCKET /socket", (), b""),
         ("POST /socket", UPGRADE, b"abc"),
         ("GET /socket", UPGRADE, b"abc"),
         ("GET /socket", (*UPGRADE, "Transfer-Encoding: chunked"), b""),

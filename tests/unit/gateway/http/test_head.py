@@ -78,6 +78,8 @@ SMUGGLED = [
     request("GET / HTTP/1.1", host="a.example:443:443"),
     request("GET / HTTP/1.1", host="a.example/b"),
     request("GET / HTTP/1.1", host="[::1"),
+    request("GET / HTTP/1.1", host="a.exam\xadple"),
+    request("GET / HTTP/1.1", host="*"),
     request("GET  / HTTP/1.1"),
     request("GET /a b HTTP/1.1"),
     request("GET\t/ HTTP/1.1"),
@@ -178,6 +180,7 @@ def test_what_a_proxy_is_to_connect_to(target: str, host: str, port: int) -> Non
     "line",
     [
         "CONNECT a.example HTTP/1.1",
+        "CONNECT *:443 HTTP/1.1",
         "CONNECT a.example: HTTP/1.1",
         "CONNECT :443 HTTP/1.1",
         "CONNECT a.example:65536 HTTP/1.1",
