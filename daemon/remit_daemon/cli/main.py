@@ -67,6 +67,14 @@ def _other(name: str, args: list[str]) -> int:
         return tui()
     if name == "policy":
         from remit_daemon.cli import policy_cmd
+        from remit_daemon.peers import mark
+
+        about_own = args[:1] in (["why"], ["show"], ["test"]) or args == ["check"]
+        if about_own and mark.tag_of(os.getpid()):  # its files are closed to sessions
+            sys.stderr.write(
+                "remit policy: not from inside a session; `remit denials` says what was refused\n"
+            )
+            return 2
 
         return policy_cmd.run(args, json_out=json_out)
     if name == "token":

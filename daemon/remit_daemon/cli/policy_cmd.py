@@ -235,6 +235,16 @@ def _why(options: _Options, json_out: bool) -> int:
         raise _Usage(f"unknown operation '{op}'; one of {', '.join(OPS)}")
     snapshot = _snapshot(_in_force(options), agent, options)
     resource = _resource(op, text, snapshot.variables)
+    op, resource, decision, note = _decided(snapshot, op, resource, options.rest[3:])
+    if json_out:
+        _print(explain_view(agent, op, resource, decision) | ({"note": note} if note else {}))
+    else:
+        _print(explain_text(op, resource, decision) + (f"\n{shown(note)}" if note else ""))
+    return OK if decision.verdict == ALLOW else NEGATIVE
+
+
+def _decided(snapshot: Snapshot, op: str, resource: str, args: list[str]) -> tuple[str, str, Decision, str]:
+    """Return the operation and the resource that are really decided, the decision, and a remark."""
     engine = Engine(snapshot)
     note = _unknown_name(op, resource, snapshot)
     if op == "request" and (there := host_of(resource)) and not engine.has_requests(*there):
@@ -246,14 +256,10 @@ def _why(options: _Options, json_out: bool) -> int:
         # No rule names this socket: what it is for decides, as the supervisor has it.
         note = f"{resource} is reached by the app permission '{app}'"
         op, resource = "use", "app:" + app
-    decision = explain(engine, op, resource, [resource, *options.rest[3:]])
+    decision = explain(engine, op, resource, [resource, *args])
     if op == "connect" and decision.rule is None and unix.is_helper(resource):
         decision = Decision(DENY, unix.HELPER, (unix.HELPER,))
-    if json_out:
-        _print(explain_view(agent, op, resource, decision) | ({"note": note} if note else {}))
-    else:
-        _print(explain_text(op, resource, decision) + (f"\n{shown(note)}" if note else ""))
-    return OK if decision.verdict == ALLOW else NEGATIVE
+    return op, resource, decision, note
 
 
 def _unknown_name(op: str, resource: str, snapshot: Snapshot) -> str:
@@ -313,7 +319,7 @@ def _test(options: _Options, json_out: bool) -> int:
         for number, case in enumerate(_cases(file), 1):
             snapshot = _snapshot(found, case["agent"], options)
             resource = _resource(case["op"], case["path"], snapshot.variables)
-            decision = explain(Engine(snapshot), case["op"], resource, [resource, *case.get("args", [])])
+            _, resource, decision, _ = _decided(snapshot, case["op"], resource, case.get("args", []))
             got = VERDICTS[decision.verdict]
             results.append({
                 "file": file, "case": number, "agent": case["agent"], "op": case["op"], "path": resource,

@@ -153,7 +153,7 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
         f"{_SELECT} WHERE {where} ORDER BY r.seq DESC LIMIT ?",
         (*values, max(0, min(limit, MAX_LIMIT))),
     )
-    return [to_entry(Row(*row)) for row in found][::-1]
+    return sorted((to_entry(Row(*row)) for row in found.fetchall()[::-1]), key=lambda entry: entry["time"])
 
 
 def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:

@@ -171,3 +171,14 @@ def test_show_lists_what_was_written(capsys: pytest.CaptureFixture[str]) -> None
     assert "allow request GET api.github.com/repos/**" in said
     assert "connect GET" not in said
     assert "network by rules" in said
+
+
+@pytest.mark.usefixtures("policy")
+def test_cases_are_decided_as_why_decides_them(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = home / "cases.toml"
+    cases.write_text(
+        '[[case]]\nagent = "toy"\nop = "request"\npath = "GET https://pypi.org/simple/"\nexpect = "allow"\n'
+        '[[case]]\nagent = "toy"\nop = "connect"\npath = "/run/docker.sock"\nexpect = "deny"\n'
+    )
+    assert policy_cmd.run(["test", str(cases)]) == policy_cmd.OK
+    assert "2 of 2 cases hold" in capsys.readouterr().out
