@@ -11,6 +11,8 @@ import _socket
 import os
 import struct
 
+from remit_daemon.peers import mark
+
 _LISTEN = 10  # TCP_LISTEN, <net/tcp_states.h>
 _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NLM_F_DUMP = 20, 1, 0x300  # <linux/sock_diag.h>, <linux/netlink.h>
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -57,6 +59,13 @@ def _worked(inodes: set[int]) -> str:
         if what and _holds(pid, wanted):
             return what
     return ""
+
+
+def in_a_session(inodes: set[int]) -> bool:
+    """Say whether an agent's process holds one of the sockets."""
+    wanted = {f"socket:[{i}]" for i in inodes}
+    pids = filter(str.isdigit, os.listdir("/proc")) if wanted else ()
+    return any(mark.tag_of(int(pid)) and _holds(pid, wanted) for pid in pids)
 
 
 def _switch(pid: str) -> str:

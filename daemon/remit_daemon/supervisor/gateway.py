@@ -89,8 +89,12 @@ class Gateway:
                 ours.close()
                 raise OSError(errno.ENETUNREACH, f"the gateway does not start: {e}") from None
             ours.settimeout(None)
+            try:
+                _thread.start_new_thread(self._read, (ours, reader))
+            except RuntimeError:
+                ours.close()
+                raise OSError(errno.ENETUNREACH, "no thread can be had for the gateway") from None
             self._sock = ours
-            _thread.start_new_thread(self._read, (ours, reader))
 
     def _spawn(self, link: int) -> int:
         fds = [link, *self.listeners.fds()]

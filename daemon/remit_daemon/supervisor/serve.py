@@ -133,7 +133,12 @@ def serve(start: Start, line: Upcall) -> int:
 
     def command(kind: str) -> None:
         if kind == "stop":
-            _thread.start_new_thread(waiting.end_tree, ())
+            try:
+                _thread.start_new_thread(waiting.end_tree, ())
+            except (
+                RuntimeError
+            ):  # the agent has used up this user's processes: meanwhile nothing else is mediated
+                waiting.end_tree()
         else:
             from signal import SIGCONT, SIGSTOP
 

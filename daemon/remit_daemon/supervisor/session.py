@@ -270,8 +270,11 @@ class Session:
         if act.slow:
             if self._workers >= _MAX_WORKERS:
                 raise OSError(errno.EAGAIN, "too many calls wait")
-            self._workers += 1
-            _thread.start_new_thread(self._work, (note, act, seq))
+            try:
+                _thread.start_new_thread(self._work, (note, act, seq))
+            except RuntimeError:  # as many processes as this user may have: the agent's own, perhaps
+                raise OSError(errno.EAGAIN, "no thread can be had") from None
+            self._workers += 1  # the lock is ours until it has begun
             return True
         self._finish(note, act.perform, seq)
         return False
@@ -336,8 +339,12 @@ class Session:
                 elif self._handle(note, handler) is CONTINUE:
                     self._give(note, CONTINUE)
 
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError:
+            self._refuse(note, errno.EAGAIN)
+            return
         self._workers += 1
-        _thread.start_new_thread(run, ())
 
     # Holding.
 

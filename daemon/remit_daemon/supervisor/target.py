@@ -154,10 +154,13 @@ def let_go(fd: int) -> None:
         lingers = calls.socket_option(fd, _SOL_SOCKET, _SO_LINGER)
     except OSError:
         lingers = 0  # no socket
-    if lingers:
-        _thread.start_new_thread(os.close, (fd,))
-    else:
-        os.close(fd)
+    try:
+        if lingers:
+            _thread.start_new_thread(os.close, (fd,))
+            return
+    except RuntimeError:
+        pass  # no thread can be had: it may wait
+    os.close(fd)
 
 
 def terminal_of(tid: int) -> str:

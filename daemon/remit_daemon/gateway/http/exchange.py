@@ -24,6 +24,7 @@ from remit_daemon.gateway.http import head as heads
 from remit_daemon.gateway.http import secrets
 from remit_daemon.gateway.http.head import Head, HeadError
 from remit_daemon.gateway.http.streams import linger
+from remit_daemon.peers import ports
 from remit_policy import hosts
 from remit_policy.model import ALLOW
 
@@ -269,8 +270,17 @@ class Exchange:
                 continue
             fresh, text, found = secrets.put(entry, fields, query)
             if found:
+<<<<<<< HEAD
                 use = f"secret:{entry.secret.name}"
                 permit = await permitted(self._ctx, "use", use, self._origin, self._client.sock)
+=======
+                if host == hosts.LOCAL and ports.in_a_session(ports.listening(port)):
+                    raise self._authority.refuse(
+                        "use", f"secret:{entry.secret.name}", self._origin, f"an agent's own program listens at port {port}",
+                        entry.secret.source,
+                    )  # fmt: skip
+                permit = await self._authority.permit("use", f"secret:{entry.secret.name}", self._origin)
+>>>>>>> attack
                 permit.done(note=f"to {host}")
                 fields, query = fresh, text
                 scrub.sent(found)

@@ -14,6 +14,7 @@ import pytest
 
 from remit_daemon.gateway.http import secrets as vault
 from remit_daemon.gateway.http import serve
+from remit_daemon.peers import mark, ports
 from remit_policy.model import ALLOW, USER, Rule, Secret, Snapshot
 from unit.gateway.http.worlds import AT, GET, HOST, PORT, RULES, Agent, Server, World, plain, run, snapshot
 
@@ -146,6 +147,25 @@ def test_a_value_that_no_field_can_have_is_not_repeated(tmp_path: Path) -> None:
 
     world = run(tmp_path, act, policy=SECRETS, secrets=secret("bearer", value))
     assert b"second line" not in world.journal.read_bytes()
+
+
+def test_the_value_is_not_told_to_an_agents_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session's, say, which knows nothing of this secret."""
+    listening = ports.listening
+
+    async def act(world: World, server: Server) -> None:
+        monkeypatch.setattr(ports, "listening", lambda port: listening(server.port))
+        agent = await plain(world)
+        await agent.say(*GET, line("bearer", world.ctx.placeholders["TOKEN"]))
+        assert (await agent.hear())[0] == 200
+        monkeypatch.setattr(mark, "tag_of", lambda pid: 7)
+        await agent.say(*GET, line("bearer", world.ctx.placeholders["TOKEN"]))
+        assert "own program listens" in (await agent.refused())["reason"]
+        assert len(server.seen) == 1
+
+    run(tmp_path, act, policy=SECRETS, secrets=secret("bearer"))
 
 
 def test_a_long_value_is_looked_for_in_little_time() -> None:
