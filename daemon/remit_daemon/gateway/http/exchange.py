@@ -270,17 +270,13 @@ class Exchange:
                 continue
             fresh, text, found = secrets.put(entry, fields, query)
             if found:
-<<<<<<< HEAD
                 use = f"secret:{entry.secret.name}"
-                permit = await permitted(self._ctx, "use", use, self._origin, self._client.sock)
-=======
-                if host == hosts.LOCAL and ports.in_a_session(ports.listening(port)):
+                if hosts.service(host) == hosts.LOCAL and ports.in_a_session(ports.listening(port)):
                     raise self._authority.refuse(
-                        "use", f"secret:{entry.secret.name}", self._origin, f"an agent's own program listens at port {port}",
+                        "use", use, self._origin, f"an agent's own program listens at port {port}",
                         entry.secret.source,
                     )  # fmt: skip
-                permit = await self._authority.permit("use", f"secret:{entry.secret.name}", self._origin)
->>>>>>> attack
+                permit = await permitted(self._ctx, "use", use, self._origin, self._client.sock)
                 permit.done(note=f"to {host}")
                 fields, query = fresh, text
                 scrub.sent(found)

@@ -41,7 +41,7 @@ def go(test: Callable[[Sockets, Sockets], Awaitable[None]]) -> None:
         before = len(os.listdir("/proc/self/fd"))
         try:
             await asyncio.wait_for(test(agent, server), LIMIT)
-            assert len(os.listdir("/proc/self/fd")) == before
+            assert len(os.listdir("/proc/self/fd")) <= before
         finally:
             for sock in (*agent, *server):
                 sock.close()
