@@ -213,6 +213,19 @@ def test_sends(closed: Filter, net: Filter) -> None:
         assert closed("setsockopt", 3, 6, option, 0x1000, 4) == EOPNOTSUPP
         assert closed("setsockopt", 3, 6 | HIGH, option | HIGH, 0x1000, 4) == EOPNOTSUPP
         assert net("setsockopt", 3, 6, option, 0x1000, 4) == ALLOW
+    for level, option in (
+        (0, 4),
+        (0, 50),
+        (1, 25),
+        (1, 62),
+        (41, 6),
+        (41, 32),
+        (41, 50),
+        (41, 57),
+        (41, 76),
+    ):
+        assert closed("setsockopt", 3, level | HIGH, option | HIGH, 0x1000, 4) == EPERM
+        assert net("setsockopt", 3, level, option, 0x1000, 4) == ALLOW
     assert closed("setsockopt", 3, 6, 1, 0x1000, 4) == ALLOW  # TCP_NODELAY
     assert closed("setsockopt", 3, 1, 23, 0x1000, 4) == ALLOW
     for name in ("sendto", "sendmsg", "sendmmsg"):

@@ -148,6 +148,19 @@ FAST_OPEN = (
     23,
     30,
 )  # TCP_FASTOPEN, TCP_FASTOPEN_CONNECT: a connect that happens in a later write (linux/tcp.h)
+# (level, option) by which what is addressed to this machine, as the supervisor connected it, would leave it all the same: by
+# another host on the way, or by an interface of one's choice (<linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>).
+ROUTES = (
+    (0, 4),  # IP_OPTIONS: source routes
+    (0, 50),  # IP_UNICAST_IF
+    (41, 6),  # IPV6_2292PKTOPTIONS: may hold the next two
+    (41, 57),  # IPV6_RTHDR: segment routing
+    (41, 50),  # IPV6_PKTINFO: an interface and a source address
+    (41, 32),  # IPV6_FLOWLABEL_MGR: a label brings options of its own
+    (41, 76),  # IPV6_UNICAST_IF
+    (1, 25),  # SO_BINDTODEVICE
+    (1, 62),  # SO_BINDTOIFINDEX
+)
 SOCK_TYPE_MASK = 0xF  # <linux/net.h>: the rest of `type` is SOCK_CLOEXEC and SOCK_NONBLOCK
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
@@ -247,6 +260,7 @@ def rules(*, reads_fixed: bool, net_all: bool) -> dict[str, tuple[Row, ...]]:
         "sendmmsg": (*fast_open_mm, message),
         "setsockopt": (
             *((EOPNOTSUPP, equal(1, IPPROTO_TCP), equal(2, option)) for option in FAST_OPEN if not net_all),
+            *((EPERM, equal(1, level), equal(2, option)) for level, option in ROUTES if not net_all),
             (ALLOW,),
         ),
         "ioctl": (*((EPERM, equal(1, command)) for command in IOCTLS), (ALLOW,)),

@@ -66,6 +66,9 @@ _WORKED = model.Rule(
     "/**",
     source="built-in: a program that is debugged there would act for you",
 )
+_TRANSLATED = model.Rule(
+    model.PACK, model.DENY, "connect", "/**", source="built-in: this machine by way of a translator"
+)
 _UNMEDIATED = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="net.all: unmediated")
 
 
@@ -78,7 +81,7 @@ class Fd:
         self.fd = fd
 
     def close(self) -> None:
-        os.close(self.fd)
+        target.let_go(self.fd)
 
 
 class Inet:
@@ -129,14 +132,24 @@ class Inet:
             if kind != STREAM:
                 raise OSError(errno.EACCES, "a socket of this kind")
             if _tcp_state(sock) != _CLOSED:
-                # Connected, connecting or listening: the kernel says which, and looks at no address.
-                result = calls.call("connect", sock, raw, len(raw))
-                os.close(sock)
-                return result
+                return self._again(sock, domain)
             return self._connect_stream(note, sock, domain, where, port, raw)
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             raise
+
+    @staticmethod
+    def _again(sock: int, domain: int) -> Act:
+        """Connect what is connected, connecting or listening: the kernel says which, or waits, and looks at no address.
+
+        A shutdown(2) meanwhile makes it closed, so the address is one that nobody can have: port 0 of this machine.
+        """
+        nowhere = _sockaddr(domain, _LOOPBACK6 if domain == AF_INET6 else _LOOPBACK4, 0)
+
+        def perform() -> Effect:
+            return calls.call("connect", sock, nowhere, len(nowhere))
+
+        return Act("connect", (), perform, (Fd(sock),), path="again", rule=_OWN, slow=True, silent=True)
 
     def _connect_stream(
         self, note: Note, sock: int, domain: int, where: bytes, port: int, raw: bytes
@@ -145,6 +158,8 @@ class Inet:
             return self._to_resolver(note, sock, domain, stream=True)
         if not hosts.is_local(where):
             return self._through(note, sock, domain, where, port)
+        if not _is_here(where):
+            self._deny(note, _inet(where, port), _TRANSLATED)
         name = self._gateway.listeners.name_of(port)
         if name == "proxy":
             return self._announced(
@@ -188,9 +203,8 @@ class Inet:
         def perform() -> Effect:
             return calls.call("connect", sock, raw, len(raw))
 
-        return Act(
-            op, accesses, perform, (Fd(sock),), path=resource, rule=rule, slow=_blocking(sock), note=text
-        )
+        # Beside the loop even where it does not block now: another thread of the target's may have it block meanwhile.
+        return Act(op, accesses, perform, (Fd(sock),), path=resource, rule=rule, slow=True, note=text)
 
     def _through(self, note: Note, sock: int, domain: int, where: bytes, port: int) -> Act:
         """Connect through the gateway, which decides, records and reaches it."""
@@ -265,7 +279,7 @@ class Inet:
         if port == _DNS and self._is_nameserver(where):
             return self._to_resolver(note, sock, domain, stream=False)
         there = _sockaddr(domain, where, port)
-        if where in (_ANY, _MAPPED + b"\0\0\0\0") or not hosts.is_local(where) or not port:
+        if where in (_ANY, _MAPPED + b"\0\0\0\0") or not _is_here(where) or not port:
             # getaddrinfo(3) only asks which of its own addresses would be used (RFC 3484); the answer is: none.
             self._deny_once(note, where, port)
         resource = hosts.join(hosts.LOCAL, port)
@@ -295,34 +309,37 @@ class Inet:
                 return Act("listen", (("listen", resource),), perform, (Fd(sock),), path=resource)
             return Act("listen", (), perform, (Fd(sock),), path="bind", rule=_FREE, silent=True)
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             raise
 
     def listen(self, note: Note, sock: int, backlog: int) -> Act | Effect:
         """listen(fd, backlog) of the internet socket ``sock``, which is ours to close"""
-        own = self._own
+        own, unmediated = self._own, self._authority.snapshot.net_all
         try:
+            name = _getsockname(sock)
 
             def perform() -> Effect:
+                if _getsockname(sock) != name and not unmediated:
+                    raise OSError(errno.EINVAL, "bound anew while its address was asked about")
                 result = calls.call("listen", sock, backlog)
                 own.made(sock)
                 return result
 
-            if self._authority.snapshot.net_all:
+            if unmediated:
                 return Act("listen", (), perform, (Fd(sock),), path="listen", rule=_UNMEDIATED)
-            name = _getsockname(sock)
             where, port = parse(name)
             if not port:
                 # Without a bind the kernel takes a port of its choice at every address.
                 calls.call("bind", sock, name, len(name))
-                where, port = parse(_getsockname(sock))
+                name = _getsockname(sock)
+                where, port = parse(name)
             resource = _listening(where, port)
             if self._authority.has_secret(port):
                 # Who served there would be told it.
                 self._deny(note, resource, _KEPT, "listen")
             return Act("listen", (("listen", resource),), perform, (Fd(sock),), path=resource)
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             raise
 
     # -- datagrams ---------------------------------------------------------------------------------
@@ -344,12 +361,14 @@ class Inet:
                 if len(sending.messages) > 1:
                     raise OSError(errno.EACCES, "several queries at once")
                 return self._query(sending, where)
-            if not hosts.is_local(where) or port in self._gateway.listeners.ports.values():
+            if not _is_here(where) or port in self._gateway.listeners.ports.values():
                 self._deny_once(note, where, port)
-            decision = self._authority.decide("connect", hosts.join(hosts.LOCAL, port))
+            resource = hosts.join(hosts.LOCAL, port)
+            decision = self._authority.decide("connect", resource)
             if decision.verdict != model.ALLOW:
                 self._deny_once(note, where, port)
             rule = decision.rule
+            self._journal.datagram(note.tid, resource, decision)
             names.append(message.name)
         return messages.act(sending, names, self.listener, "send", rule)
 
@@ -424,6 +443,11 @@ def _sockaddr(domain: int, where: bytes, port: int) -> bytes:
     if domain == AF_INET:
         return struct.pack("<H", AF_INET) + struct.pack(">H", port) + full[12:] + bytes(8)
     return struct.pack("<H", AF_INET6) + struct.pack(">HI", port, 0) + full + bytes(4)
+
+
+def _is_here(where: bytes) -> bool:
+    """Tell whether the kernel takes the 16 bytes for this machine; a policy says the same of what a translator would send here."""
+    return hosts.is_local(where) and (where[:12] == _MAPPED or where[:12] == _ANY[:12])
 
 
 def _inet(where: bytes, port: int) -> str:

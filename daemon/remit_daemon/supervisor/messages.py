@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.act import Effect, Note
 
 MSG_DONTWAIT, MSG_NOSIGNAL = 0x40, 0x4000
+MSG_ZEROCOPY = 0x4000000  # sends later what the memory holds then: ours
 SOL_SOCKET, SO_TYPE, SO_DOMAIN = 1, 3, 39  # <asm-generic/socket.h>
 STREAM, DGRAM = 1, 2
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
@@ -37,7 +38,9 @@ _MAX_ADDRESS = 128  # sizeof(struct sockaddr_storage)
 _MAX_PARTS = 1024  # UIO_MAXIOV
 _MAX_MESSAGES = 1024  # of one sendmmsg(2), as the kernel's own limit
 _MAX_CONTROL = 1 << 16  # bytes; 253 descriptors need about a kilobyte
-_MAX_FDS = 253  # SCM_MAX_FD
+_MAX_FDS = (
+    253  # SCM_MAX_FD; of several messages that are sent at once together, since each takes us some time
+)
 _CHUNK = 1 << 20  # bytes of a stream that are copied at once
 _MAX_DATAGRAM = 1 << 20  # bytes; the kernel's default send buffer holds a fifth of it
 _FREE = model.Rule(model.PACK, model.ALLOW, "connect", "/**", source="built-in: to where it is connected")
@@ -135,6 +138,8 @@ class Sending:
         try:
             self.kind = calls.socket_option(self.sock, SOL_SOCKET, SO_TYPE)
             self.domain = calls.socket_option(self.sock, SOL_SOCKET, SO_DOMAIN)
+            if sum(len(message.fds) for message in messages) > _MAX_FDS:
+                raise OSError(errno.ETOOMANYREFS, "too many descriptors at once")
             for message in messages:
                 mine: list[int] = []
                 self.taken.append(mine)
@@ -150,11 +155,11 @@ class Sending:
         """Let go of the socket and of the descriptors; only the first call counts."""
         if self.sock < 0:
             return
-        os.close(self.sock)
+        target.let_go(self.sock)
         self.sock = -1
         for fds in self.taken:
             for fd in fds:
-                os.close(fd)
+                target.let_go(fd)
         self.taken = []
 
     def send(self, names: list[bytes], still: Callable[[], bool] | None) -> int:
@@ -178,11 +183,15 @@ class Sending:
 
     def _one(self, message: Message, fds: list[int], name: bytes, still: Callable[[], bool] | None) -> int:
         total = message.size
+        if message.flags & MSG_ZEROCOPY:
+            raise OSError(errno.ENOBUFS, "copied by all means")  # what callers of it fall back from
         if self.kind != STREAM and total > _MAX_DATAGRAM:
             raise OSError(errno.EMSGSIZE, "datagram too large")
         sent = 0
         while True:
             data = self._read(message, sent, _CHUNK if self.kind == STREAM else total)
+            if still is not None and not still():
+                raise OSError(errno.EINTR, "the target is gone")  # the memory may have been another's
             try:
                 flags = message.flags & ~MSG_DONTWAIT | MSG_DONTWAIT | MSG_NOSIGNAL
                 sent += calls.send_message(self.sock, name, data, fds if not sent else [], flags)
@@ -274,7 +283,7 @@ def act(
         if begun:
             for fds in sending.taken[:1]:
                 for fd in fds:
-                    os.close(fd)
+                    target.let_go(fd)
                 fds.clear()
         return begun + sending.send(names, lambda: calls.id_valid(listener(), note.id))
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remit_daemon.supervisor.target import Process, Targets
+    from remit_policy.model import Decision
 
 _POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 _COUNT_EVERY = 30.0  # seconds between counts of static reads
@@ -125,6 +126,12 @@ class Journal:
             self._seen.clear()
         self._seen.add(key)
         return True
+
+    def datagram(self, tid: int, where: str, decision: Decision) -> None:
+        """Record the first datagram to a destination that is allowed. Raises JournalFailed."""
+        if self.first_read("datagram", where):
+            process = self._targets.process(tid)
+            self.act("connect", "allow", "passed", process, where, rule=decision.source, note="datagram")
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""

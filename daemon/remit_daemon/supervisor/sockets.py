@@ -7,7 +7,6 @@ Each is done by us on a duplicate of the target's socket (``inet``, ``unix``, ``
 from __future__ import annotations
 
 import errno
-import os
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor import messages, target
@@ -81,7 +80,7 @@ class Sockets:
                 raise OSError(errno.EAFNOSUPPORT, "an address of another family")
             return calls.call(note.name, sock, raw, len(raw))
         finally:
-            os.close(sock)
+            target.let_go(sock)
 
     def listen(self, note: Note) -> Act | Effect:
         """listen(fd, backlog): without a bind before it, an internet socket gets a port of the kernel's choice, which
@@ -90,14 +89,14 @@ class Sockets:
         try:
             inet = calls.socket_option(sock, messages.SOL_SOCKET, messages.SO_DOMAIN) in _SOCKETS
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             raise
         if inet:
             return self._inet.listen(note, sock, backlog)
         try:
             return calls.call("listen", sock, backlog)
         finally:
-            os.close(sock)
+            target.let_go(sock)
 
     def sendto(self, note: Note) -> Act | Effect:
         """sendto(fd, buffer, size, flags, address, length) with an address"""

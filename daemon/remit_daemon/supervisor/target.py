@@ -6,6 +6,7 @@ A notification names a thread (TID); all that is read here is read while that th
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # `signal` imports `enum`, and supervisors start often
 
+_SOL_SOCKET, _SO_LINGER = 1, 13  # <asm-generic/socket.h>
 _MAX_KNOWN = 512  # threads remembered, each process with a descriptor; beyond, all are read again
 
 
@@ -141,6 +143,21 @@ def take_fd(tid: int, fd: int) -> int:
         return calls.pidfd_getfd(pidfd, fd)
     finally:
         os.close(pidfd)
+
+
+def let_go(fd: int) -> None:
+    """Close a duplicate of a target's socket, beside the loop if that may wait.
+
+    When the target has closed its own, ours is the last, and with SO_LINGER its close waits for the peer (socket(7)).
+    """
+    try:
+        lingers = calls.socket_option(fd, _SOL_SOCKET, _SO_LINGER)
+    except OSError:
+        lingers = 0  # no socket
+    if lingers:
+        _thread.start_new_thread(os.close, (fd,))
+    else:
+        os.close(fd)
 
 
 def terminal_of(tid: int) -> str:

@@ -203,7 +203,7 @@ class Unix:
                 kept = self._abstract.get(name)
                 self._abstract[name] = {os.fstat(sock).st_ino} | (kept & _bound(name) if kept else set())
             finally:
-                os.close(sock)
+                target.let_go(sock)
             return result
         path = name.split(b"\0", 1)[0]
         place = self._resolver.place(note.tid, calls.AT_FDCWD, path)
@@ -221,7 +221,7 @@ class Unix:
         try:
             umask = self._targets.process(note.tid).umask
         except BaseException:
-            os.close(sock)
+            target.let_go(sock)
             place.close()
             raise
         authority = self._authority
@@ -261,6 +261,8 @@ class Unix:
                 )
                 if decision.verdict != model.ALLOW:
                     self._deny(sending.note, op, resource, decision)
+                elif rule is not _OWN:
+                    self._journal.datagram(sending.note.tid, resource, decision)
             if not pins:
                 return messages.act(sending, names, self._listener, "send")
             # What would wait is refused (EAGAIN): the pinned destination is not kept over the wait.

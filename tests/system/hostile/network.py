@@ -1,7 +1,7 @@
 """Reach a listener on the loopback, which no rule permits.
 
 Escape: the listener's token comes back, or a socket of a family that nobody needs is made.
-Trap: MPTCP, fast open and UDP pass Landlock's rules on TCP.
+Trap: MPTCP, fast open and UDP pass Landlock's rules on TCP; options of a socket that is connected here send its datagrams elsewhere.
 """
 
 import os
@@ -85,6 +85,42 @@ def udp(how: str) -> object:
     return act
 
 
+def nameserver() -> tuple[str, int]:
+    with open("/etc/resolv.conf") as f:
+        return next(line.split()[1] for line in f if line.startswith("nameserver")), 53
+
+
+def detour(family: int, level: int, option: int, value: bytes) -> object:
+    """A datagram to where any may go, by a way that leads elsewhere first: whoever is there reads it."""
+
+    def act() -> str:
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            s.setsockopt(level, option, value)
+            s.connect(("::1", ARENA["udp"]) if family == socket.AF_INET6 else nameserver())
+            return f"{s.send(b'x')} byte took another way"
+
+    return act
+
+
+def segments(*hosts: str) -> bytes:
+    """A segment routing header (RFC 8754 2)."""
+    last = len(hosts) - 1
+    head = bytes((0, 2 * len(hosts), 4, last, last, 0, 0, 0))
+    return head + b"".join(socket.inet_pton(socket.AF_INET6, h) for h in hosts)
+
+
+DETOURS = {
+    "options of IP": (socket.AF_INET, 0, 4, b"\x07\x07\x04\0\0\0\0\1"),
+    "a source route": (socket.AF_INET, 0, 4, b"\x83\x07\x04\x7f\0\0\5\1"),
+    "an interface for unicast": (socket.AF_INET, 0, 50, (1).to_bytes(4, "big")),
+    "a segment route": (socket.AF_INET6, 41, 57, segments("::1", "::1")),
+    "an interface and a source": (socket.AF_INET6, 41, 50, bytes(16) + (1).to_bytes(4, "little")),
+    "an interface for unicast over IPv6": (socket.AF_INET6, 41, 76, (1).to_bytes(4, "big")),
+    "a device": (socket.AF_INET, 1, 25, b"lo\0"),
+    "a device by number": (socket.AF_INET, 1, 62, (1).to_bytes(4, "little")),
+}
+
+
 def makes(family: int, kind: int, protocol: int = 0) -> object:
     def act() -> str:
         socket.socket(family, kind, protocol).close()
@@ -136,9 +172,11 @@ run(
         "udp bound": udp("bound"),
         "udp connect": udp("connect"),
         **{name: makes(*triple) for name, triple in FAMILIES.items()},
+        **{f"udp, by {name}": detour(*how) for name, how in DETOURS.items()},
     },
     native={
         **dict.fromkeys(FAMILIES, RARE),
+        **{f"udp, by {name}": RARE for name in DETOURS},
         "tcp over IPv6": "where there is IPv6",
         "mptcp": "where the kernel has it",
         "fast open, sendto": "where the kernel permits it",

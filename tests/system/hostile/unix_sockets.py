@@ -111,6 +111,18 @@ def hard_link() -> str:
     return ask_socket(path)
 
 
+def into_own_directory(act: object) -> object:
+    def go() -> str:
+        path = os.environ.get("TMPDIR", PROJECT) + "/moved"
+        act(STREAM, path)  # type: ignore[operator]
+        try:
+            return ask_socket(path)
+        finally:
+            os.rename(path, STREAM)
+
+    return go
+
+
 def symlinked() -> str:
     path = PROJECT + "/sl"
     if os.path.lexists(path):
@@ -148,6 +160,8 @@ run(
         "through a symlink": symlinked,
         "through a hard link": hard_link,
         "moved into the project": renamed,
+        "moved into the session's directory": into_own_directory(os.rename),
+        "linked into the session's directory": into_own_directory(os.link),
         "abstract": lambda: ask_socket("\0" + ARENA["sock_abstract"]),
         "abstract, by a namesake of another type": namesake,
         "abstract datagram": datagram("\0" + ARENA["sock_abstract"] + ".dgram", "sendto"),

@@ -51,6 +51,8 @@ _HOP = frozenset(
         b"upgrade",
     )
 )
+# Of a request with a secret: what would have the answer come back in a form that is not looked through.
+_HIDING = frozenset((b"accept-encoding", b"range", b"if-range", b"sec-websocket-extensions"))
 _DEFAULT = {"https": 443, "http": 80}
 # By which some servers take another method or path than the request line's (Rails, Laravel, Express; IIS, Symfony).
 _OVERRIDES = frozenset(
@@ -277,7 +279,7 @@ class Exchange:
         if not any(n.lower() == b"host" for n, _ in fields):
             fields.insert(0, (b"Host", hosts.join(host, port).encode()))
         if bound:
-            fields = [(n, v) for n, v in fields if n.lower() != b"accept-encoding"]
+            fields = [(n, v) for n, v in fields if n.lower() not in _HIDING]
             fields.append((b"Accept-Encoding", b"identity"))  # what comes back is looked through
         if head.upgrade == "websocket":
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
@@ -409,7 +411,8 @@ class Exchange:
             try:
                 event = client.next_event()
             except h11.RemoteProtocolError as e:
-                raise OSError(errno.EPROTO, f"a malformed response: {e}") from None
+                why = scrub.whole(str(e).encode("utf-8", "replace")).decode("utf-8", "replace")
+                raise OSError(errno.EPROTO, f"a malformed response: {why}") from None
             if event is h11.NEED_DATA:
                 client.receive_data(await upstream.recv())
                 continue
@@ -417,7 +420,7 @@ class Exchange:
                 if event.status_code == 101:
                     self._begun = True
                     await self._send(server, self._client, _response(event, scrub, switching=True))
-                    await self._switched(client, server, upstream)
+                    await self._switched(client, server, upstream, scrub)
                     return False
                 if server.their_http_version == b"1.1":
                     await self._send(server, self._client, _response(event, scrub))
@@ -473,25 +476,35 @@ class Exchange:
         self._buffer = server.trailing_data[0] + self._buffer
         return True
 
-    async def _switched(self, client: h11.Connection, server: h11.Connection, upstream: Stream) -> None:
+    async def _switched(
+        self, client: h11.Connection, server: h11.Connection, upstream: Stream, scrub: secrets.Scrub
+    ) -> None:
         """Relay what is no longer HTTP."""
         if early := client.trailing_data[0]:
-            await self._client.send(early)
+            await self._client.send(scrub.whole(early))
         if early := server.trailing_data[0] + self._buffer:
             await upstream.send(early)
-        await pumped(self._client, upstream, self._spend)
+        await pumped(self._client, upstream, self._spend, scrub.whole)
 
 
-async def pumped(one: Stream, other: Stream, spend: Callable[[int], None]) -> None:
-    """Relay between two streams until both directions have ended, or one fails; ``spend`` raises to end it."""
+async def pumped(
+    one: Stream, other: Stream, spend: Callable[[int], None], change: Callable[[bytes], bytes] = bytes
+) -> None:
+    """Relay between two streams until both directions have ended, or one fails.
 
-    async def pump(source: Stream, sink: Stream) -> None:
+    ``spend`` raises to end it; what ``other`` says goes through ``change``.
+    """
+
+    async def pump(source: Stream, sink: Stream, through: Callable[[bytes], bytes]) -> None:
         while data := await source.recv():
             spend(len(data))
-            await sink.send(data)
+            await sink.send(through(data))
         await sink.end()
 
-    tasks = [asyncio.ensure_future(pump(one, other)), asyncio.ensure_future(pump(other, one))]
+    tasks = [
+        asyncio.ensure_future(pump(one, other, bytes)),
+        asyncio.ensure_future(pump(other, one, change)),
+    ]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -510,9 +523,9 @@ def _response(
             low == b"connection" and not switching
         ):
             continue  # no other protocol or port is offered, and our connections are our own
-        fields.append((name, scrub.whole(value)))
+        fields.append((scrub.whole(name), scrub.whole(value)))
     kind = type(event)
-    return kind(status_code=event.status_code, headers=fields, reason=event.reason)
+    return kind(status_code=event.status_code, headers=fields, reason=scrub.whole(event.reason))
 
 
 def _has_body(head: Head) -> bool:

@@ -178,6 +178,27 @@ def _replaced(entry: Entry, kind: str, text: bytes, value: bytes) -> Pair | None
     return None
 
 
+def _spelled(value: bytes, placeholder: bytes) -> list[Pair]:
+    """Return how a server may say ``value`` when it repeats what it was told, each with what takes its place.
+
+    As it is, in base64 (as in Basic), in a URL, in JSON. What takes a place is as long, or a body would change its length.
+    """
+    pairs = dict.fromkeys(zip(_spellings(value), _spellings(placeholder), strict=True))
+    return [p for p in pairs if len(p[0]) == len(p[1])]
+
+
+def _spellings(text: bytes) -> list[bytes]:
+    quoted = [quote(text, safe=safe) for safe in ("", "/")]
+    lower = [re.sub("%..", lambda found: found[0].lower(), q) for q in quoted]
+    encoded = []
+    for skip in range(
+        3
+    ):  # base64 of a text that holds it, by where it begins there: what is sure to stand there
+        whole = base64.b64encode(b"\0" * skip + text)
+        encoded.append(whole[(skip * 8 + 5) // 6 : (skip + len(text)) * 8 // 6])
+    return [text, *encoded, *(q.encode() for q in quoted + lower), text.replace(b"/", b"\\/")]
+
+
 class Scrub:
     """Takes values out of what comes back: of the secrets ``bound`` to the host, and as they were sent.
 
@@ -185,14 +206,16 @@ class Scrub:
     """
 
     def __init__(self, bound: Iterable[Entry]) -> None:
-        self._pairs = [(e.value, e.placeholder) for e in bound if e.value]
+        self._pairs = [pair for e in bound if e.value for pair in _spelled(e.value, e.placeholder)]
         self._held = b""
         self.used = False
 
     def sent(self, pairs: list[Pair]) -> None:
         """Take note of values that went out, in the form in which they did."""
         self.used = True
-        self._pairs += [p for p in pairs if p not in self._pairs and len(p[0]) == len(p[1])]
+        for value, placeholder in pairs:
+            self._pairs += [p for p in _spelled(value, placeholder) if p not in self._pairs]
+        self._pairs.sort(key=lambda p: -len(p[0]))  # the whole before what is surely a part of it
 
     def whole(self, data: bytes) -> bytes:
         """Return ``data``, which stands for itself, without values."""
@@ -212,10 +235,11 @@ class Scrub:
 
 def _overlap(data: bytes, value: bytes) -> int:
     """Return how long an end of ``data`` is that ``value`` begins with."""
-    for size in range(min(len(data), len(value) - 1), 0, -1):
-        if value.startswith(data[-size:]):
-            return size
-    return 0
+    end = data[max(0, len(data) - len(value) + 1) :]
+    at = end.find(value[:1])
+    while at >= 0 and not value.startswith(end[at:]):
+        at = end.find(value[:1], at + 1)
+    return len(end) - at if at >= 0 else 0
 
 
 async def prepare(ctx: Context) -> Vault:

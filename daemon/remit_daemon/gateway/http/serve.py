@@ -471,14 +471,18 @@ def refusal(status: int, reason: str, refused: Refused, fault: str = "refused by
 
 async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> None:
     """Serve a client that speaks to us as its proxy: CONNECT and absolute-form requests. Raises Refused, OSError."""
-    allowed: dict[str, Permit] = {}
-    current: list[Permit] = []  # of the host that is spoken to
+    current: list[Permit] = []  # of the host that is spoken to: another host is another connection
 
     async def allow(host: str, port: int) -> None:
         resource = hosts.join(hosts.service(host), port)
-        if resource not in allowed:
-            allowed[resource] = ends(await permitted(ctx, "connect", resource, origin, client), client)
-        current[:] = [allowed[resource]]
+        if current and current[0].resource == resource:
+            return
+        leave()
+        current.append(ends(await permitted(ctx, "connect", resource, origin, client), client))
+
+    def leave() -> None:
+        while current:
+            current.pop().done()
 
     async def connect(host: str, port: int) -> Stream:
         return Plain(await ctx.dial(host, port, origin))
@@ -498,12 +502,12 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
-        await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         address = hosts.is_address(host)
         names = () if address else (host,)
         ip = host if address else str(upstream.getpeername()[0])
         connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
         try:
+            await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await connection.serve(rest)
         except Refused as e:
             await _explain_or_reset(ctx, client, e, connection.first)
@@ -523,8 +527,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             count=lambda n: spend(current, n),
         ).serve(tunnel)
     finally:
-        for permit in allowed.values():
-            permit.done()
+        leave()
 
 
 def bundle(ctx: Context) -> str:
