@@ -108,7 +108,7 @@ cat <<TEXT
 
 Next:
     $answering run -- YOUR-AGENT        in a project of yours
-    $answering tui                      prompts, grants and the log on one screen
+    $answering tui                      what waits for an answer, on one screen
     $answering doctor                   what this kernel enforces, tried out
 TEXT
 exit "$status"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from kernel.harness import as_user, call, supervised
 from remit_daemon.cli import doctor_cmd
 from remit_daemon.kernel import landlock, probe, syscalls, trials
 from remit_daemon.kernel.probe import Check
+from remit_daemon.supervisor import machine
 
 
 def states() -> dict[str, str]:
@@ -171,11 +174,26 @@ def test_doctor_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("stat" in line for line in said["not_protected"])
 
 
+def test_doctor_says_what_sessions_find_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+    assert f"no session bus at unix:path={tmp_path}/bus: sessions have none" in doctor_cmd.surroundings()
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(f"{tmp_path}/bus")
+        bus.listen()
+        assert "the session bus answers; sessions reach it through a filter" in doctor_cmd.surroundings()
+    (tmp_path / "resolv.conf").write_text("search x.org\n")
+    monkeypatch.setattr(machine, "_RESOLV", str(tmp_path / "resolv.conf"))
+    assert "no nameserver" in doctor_cmd.surroundings()[0]
+    (tmp_path / "resolv.conf").write_text("nameserver 10.1.2.3\n")
+    assert doctor_cmd.surroundings()[0] == "names are looked up at 10.1.2.3"
+
+
 def test_doctor_for_a_person(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor_cmd.run([], json_out=False) == 0
     text = capsys.readouterr().out
     assert "tried: the child signals its parent" in text
     assert "not protected, on any kernel:" in text
+    assert "beside the kernel:" in text
     monkeypatch.setattr(doctor_cmd, "check", lambda: [made(), made("none")])
     assert doctor_cmd.run([], json_out=False) == 1
     text = capsys.readouterr().out

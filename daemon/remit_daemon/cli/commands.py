@@ -89,8 +89,10 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         _json(found)
         return OK
     _say(f"remitd {found['version']}, process {found['pid']}")
+    sessions, prompts, rows = found["sessions"], found["prompts"], found["ledger"]["rows"]
     _say(
-        f"{found['sessions']} sessions, {found['prompts']} prompts wait, {found['ledger']['rows']} rows in the ledger"
+        f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
+        f" {rows} rows in the ledger"
     )
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import sys
 import textwrap
 from typing import TextIO
 
+from remit_daemon.gateway.dbus.address import sockets
 from remit_daemon.kernel.probe import Check, check
+from remit_daemon.supervisor import machine
 from remit_daemon.wire.escape import escape
 
 USAGE = "usage: remit doctor [--json]"
@@ -25,6 +29,7 @@ NOT_PROTECTED = (
     "loader or a shell runs any bytes that may be read; files and connections are the boundary",
     "descriptors that a session holds already, and the content of what an allowed file or connection carries",
     'each single read where a role says reads = "fixed": Landlock enforces those, nobody asks or records',
+    "what a host that is allowed is told, where no rule is about single requests to it",
     "commands (ioctl) to a device that the session may open",
     "the network, where a role says net.all: TCP and UDP are then neither asked for nor inspected",
     "processor, memory and disk: use cgroups or ulimits against a program that takes too much",
@@ -72,8 +77,50 @@ def report(checks: list[Check], good: bool) -> dict[str, object]:
             }
             for one in checks
         ],
+        "surroundings": surroundings(),
         "not_protected": list(NOT_PROTECTED),
     }
+
+
+def surroundings() -> list[str]:
+    """Return what sessions find on this machine beside its kernel: names, buses and a keyring, each tried."""
+    servers = machine.nameservers(assumed=False)
+    names = (
+        f"names are looked up at {', '.join(servers)}"
+        if servers
+        else "no nameserver in /etc/resolv.conf: this machine's own is asked, and hosts have no addresses without one"
+    )
+    out = [names]
+    for which, place in machine.bus_addresses(dict(os.environ)).items():
+        there = f" at {place}" if place else ""
+        out.append(
+            f"the {which} bus answers; sessions reach it through a filter"
+            if _answers(place)
+            else f"no {which} bus{there}: sessions have none"
+        )
+    tool = shutil.which("secret-tool")
+    out.append(
+        f"secrets from a keyring are read by {tool}"
+        if tool
+        else "secrets from a keyring cannot be read: secret-tool (package libsecret-tools) is not installed"
+    )
+    return out
+
+
+def _answers(place: str) -> bool:
+    try:
+        paths = sockets(place)
+    except ValueError:
+        return False
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as sock:
+            try:
+                sock.settimeout(1)
+                sock.connect(path)
+            except OSError:
+                continue
+            return True
+    return False
 
 
 def show(checks: list[Check], good: bool, out: TextIO) -> None:
@@ -86,6 +133,9 @@ def show(checks: list[Check], good: bool, out: TextIO) -> None:
         out.write(_fold(f"tried: {one.tried}", 8))
         since = "" if one.state == "full" else f"; it came with Linux {one.since}"
         out.write(_fold(escape(one.detail) + since, 8))
+    out.write("\nbeside the kernel:\n")
+    for line in surroundings():
+        out.write(_fold(escape(line), 4, "  - "))
     out.write("\nnot protected, on any kernel:\n")
     for line in NOT_PROTECTED:
         out.write(_fold(line, 4, "  - "))

@@ -58,7 +58,8 @@ def format_entry(entry: Mapping[str, Any], *, colour: bool) -> str:
 
     Time, who, operation, outcome, path (``->`` second path), then what there is of arguments, rule, prompt and note.
     """
-    outcome = str(entry.get("outcome", ""))
+    # What completed an act may say more after a blank: ``ok to api.example.org``, ``EHOSTUNREACH no nameserver answers``.
+    outcome, _, more = str(entry.get("outcome", "")).partition(" ")
     verdict = str(entry.get("verdict", ""))
     result = _OUTCOME_WORD.get(outcome, outcome) or verdict
     tint = (
@@ -81,8 +82,13 @@ def format_entry(entry: Mapping[str, Any], *, colour: bool) -> str:
         parts.append("-> " + _word(path2))
     if argv := entry.get("argv"):
         parts.append("argv [" + " ".join(_word(str(word)) for word in argv) + "]")
-    for name in ("rule", "prompt", "note"):
-        if text := str(entry.get(name, "")):
+    notes = ", ".join(part for part in (str(entry.get("note", "")), more) if part)
+    for name, text in (
+        ("rule", entry.get("rule", "")),
+        ("prompt", entry.get("prompt", "")),
+        ("note", notes),
+    ):
+        if text := str(text):
             said = rule_name(text) if name == "rule" else f"{name} {_word(text)}"
             parts.append(_paint(said if said == NO_RULE else f"{name} {_word(text)}", _DIM, colour))
     return " ".join(parts)

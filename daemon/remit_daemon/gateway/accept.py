@@ -348,7 +348,7 @@ class Doors:
             )
             permit.done()
         except OSError as e:
-            permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
+            permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
         except Refused:
             permit.done("refused")
         finally:

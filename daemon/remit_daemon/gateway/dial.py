@@ -149,7 +149,7 @@ class Dialer:
         try:
             return await dialling
         except OSError as e:
-            permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
+            permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             raise
         except Refused:
             permit.done("refused")

@@ -97,8 +97,10 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if not wanted.op:
         terms.append(f"r.op NOT IN {BOOKKEEPING}")
     if wanted.outcome:
-        terms.append(f"{_FINAL} = ?")
-        values.append(store_text(wanted.outcome))
+        # Its first word: what completed an act may say more after it.
+        word = store_text(wanted.outcome + " ")
+        terms.append(f"substr({_FINAL} || ' ', 1, ?) = ?")
+        values += [len(word), word]
     for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
         if bound is not None:
             terms.append(f"r.time_ns {sign} ?")

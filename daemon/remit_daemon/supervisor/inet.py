@@ -59,6 +59,9 @@ _PORTS = model.Rule(model.PACK, model.DENY, "connect", "/**", source="built-in: 
 _KEPT = model.Rule(
     model.PACK, model.DENY, "listen", "/**", source="built-in: a secret is bound to this port"
 )
+_TAKEN = model.Rule(
+    model.PACK, model.DENY, "listen", "/**", source="built-in: another program listens at this port"
+)
 _WORKED = model.Rule(
     model.PACK,
     model.DENY,
@@ -337,6 +340,10 @@ class Inet:
             if self._authority.has_secret(port):
                 # Who served there would be told it.
                 self._deny(note, resource, _KEPT, "listen")
+            there = ports.listening(port)
+            if there and not own.all_made(there):
+                # At another address of this machine, or beside it (SO_REUSEPORT): it would get what is meant for that one.
+                self._deny(note, resource, _TAKEN, "listen", errno.EADDRINUSE)
             return Act("listen", (("listen", resource),), perform, (Fd(sock),), path=resource)
         except BaseException:
             target.let_go(sock)
@@ -405,10 +412,12 @@ class Inet:
         process = self._targets.process(note.tid)
         return process, self._targets.exe(process), target.comm(process.tgid)
 
-    def _deny(self, note: Note, resource: str, rule: model.Rule, op: str = "connect") -> None:
+    def _deny(
+        self, note: Note, resource: str, rule: model.Rule, op: str = "connect", code: int = errno.EACCES
+    ) -> None:
         process = self._targets.process(note.tid)
         self._journal.act(op, "deny", "refused", process, resource, rule=rule.source)
-        raise OSError(errno.EACCES, resource)
+        raise OSError(code, resource)
 
     def _deny_once(self, note: Note, where: bytes, port: int) -> None:
         if (where, port) not in self._refused:

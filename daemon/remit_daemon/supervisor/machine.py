@@ -23,8 +23,8 @@ def _read(path: str) -> str:
         os.close(fd)
 
 
-def nameservers() -> list[str]:
-    """Return the canonical addresses of resolv.conf(5)'s nameservers; this machine's own where it names none."""
+def nameservers(*, assumed: bool = True) -> list[str]:
+    """Return the canonical addresses of resolv.conf(5)'s nameservers; with ``assumed`` this machine's own where it names none."""
     found = []
     for line in _read(_RESOLV).split("\n"):
         words = line.split()
@@ -34,7 +34,7 @@ def nameservers() -> list[str]:
             except hosts.HostError:
                 continue
             found.append("127.0.0.1" if address == hosts.LOCAL else address)
-    return found or ["127.0.0.1"]
+    return found or (["127.0.0.1"] if assumed else [])
 
 
 def resolver_options() -> str:

@@ -68,7 +68,7 @@ class Metadata:
             try:
                 change(pin)
             finally:
-                pin.close()
+                target.let_go(pin.fd)
             return 0
         return self._act(pin, change, text, "metadata")
 

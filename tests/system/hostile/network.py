@@ -121,6 +121,14 @@ DETOURS = {
 }
 
 
+def beside() -> str:
+    """Who means that program by the name localhost reaches this one first."""
+    with socket.socket(socket.AF_INET6) as s:
+        s.bind(("::1", ARENA["tcp"]))
+        s.listen()
+        return "a namesake of another program's listener"
+
+
 def makes(family: int, kind: int, protocol: int = 0) -> object:
     def act() -> str:
         socket.socket(family, kind, protocol).close()
@@ -166,6 +174,7 @@ run(
         "fast open, sendto": fast_open("sendto"),
         "fast open, sendmsg": fast_open("sendmsg"),
         "fast open, connect": fast_open("connect"),
+        "a listener beside another's": beside,
         "udp sendto": udp("sendto"),
         "udp sendmsg": udp("sendmsg"),
         "udp empty": udp("empty"),
@@ -178,6 +187,7 @@ run(
         **dict.fromkeys(FAMILIES, RARE),
         **{f"udp, by {name}": RARE for name in DETOURS},
         "tcp over IPv6": "where there is IPv6",
+        "a listener beside another's": "where there is IPv6",
         "mptcp": "where the kernel has it",
         "fast open, sendto": "where the kernel permits it",
         "fast open, sendmsg": "where the kernel permits it",

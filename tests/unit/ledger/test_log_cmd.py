@@ -57,6 +57,15 @@ def test_arguments_are_told_apart() -> None:
     assert 'argv [git commit -m "a \\"b\\"" ""]' in line
 
 
+def test_what_completed_an_act_is_told_from_what_it_says_beside() -> None:
+    entry = ENTRY | {"verdict": "allow", "outcome": "EHOSTUNREACH no nameserver answers", "rule": "default"}
+    line = log_cmd.format_entry(entry, colour=False)
+    assert " EHOSTUNREACH /home" in line
+    assert line.endswith('no rule matches prompt p7 note "no nameserver answers"')
+    begun = log_cmd.format_entry(entry | {"outcome": "EINPROGRESS"}, colour=True)
+    assert "\x1b[32mstarted\x1b[0m" in begun
+
+
 def test_who() -> None:
     answer = {"actor": "agent", "agent": "claude", "session": "s1", "entries": [ENTRY, ENTRY]}
     lines = log_cmd.format_who(answer, "/x\ny", colour=False).split("\n")

@@ -40,6 +40,7 @@ def test_filters(filled: Ledger) -> None:
     assert paths(filled, agent="codex") == ["/usr/bin/git"]
     assert paths(filled, session="s2") == ["/usr/bin/git"]
     assert paths(filled, op="delete") == ["/p"]
+    assert paths(filled, outcome="o") == paths(filled, outcome="ok x") == []
     assert paths(filled, outcome="ok") == ["/p/a/b", "/q/x", "/p/a\\\udcff"]
     assert paths(filled, since=T0 / 1e9 + 1) == []
     assert len(paths(filled, until=T0 / 1e9 + 1)) == 9

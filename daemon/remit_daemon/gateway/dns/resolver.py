@@ -219,16 +219,17 @@ class Resolver:
         fixed = self.hosts.addresses(name)
         if fixed:
             return list(fixed)
-        found: list[str] = []
+        found, why = list[str](), f"{name} has no address"
         for done in await asyncio.gather(self._pin(name, 6), self._pin(name, 4), return_exceptions=True):
             if isinstance(done, (NoAnswer, MessageError)):
+                why = str(done)
                 continue
             if isinstance(done, BaseException):
                 raise done
             if done[0] is not None:
                 found += done[0].addresses
         if not found:
-            raise OSError(113, f"{name} has no address")  # EHOSTUNREACH
+            raise OSError(113, why)  # EHOSTUNREACH
         return found
 
     def suspicion(self, name: str, rule: Rule | None, origin: Origin) -> str:

@@ -51,6 +51,9 @@ _HOP = frozenset(
         b"upgrade",
     )
 )
+SETTLED = (
+    0.05  # seconds without more after which what ends as a secret begins is no part of one: a whole message
+)
 # Of a request with a secret: what would have the answer come back in a form that is not looked through.
 _HIDING = frozenset((b"accept-encoding", b"range", b"if-range", b"sec-websocket-extensions"))
 _DEFAULT = {"https": 443, "http": 80}
@@ -479,37 +482,41 @@ class Exchange:
     async def _switched(
         self, client: h11.Connection, server: h11.Connection, upstream: Stream, scrub: secrets.Scrub
     ) -> None:
-        """Relay what is no longer HTTP."""
-        if early := client.trailing_data[0]:
-            await self._client.send(scrub.whole(early))
+        """Relay what is no longer HTTP, until both directions have ended or one fails."""
+        if early := scrub.feed(client.trailing_data[0]):
+            await self._client.send(early)
         if early := server.trailing_data[0] + self._buffer:
             await upstream.send(early)
-        await pumped(self._client, upstream, self._spend, scrub.whole)
+        tasks = [
+            asyncio.ensure_future(_pump(self._client, upstream, self._spend, secrets.Scrub(()))),
+            asyncio.ensure_future(_pump(upstream, self._client, self._spend, scrub)),
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
-async def pumped(
-    one: Stream, other: Stream, spend: Callable[[int], None], change: Callable[[bytes], bytes] = bytes
-) -> None:
-    """Relay between two streams until both directions have ended, or one fails.
-
-    ``spend`` raises to end it; what ``other`` says goes through ``change``.
-    """
-
-    async def pump(source: Stream, sink: Stream, through: Callable[[bytes], bytes]) -> None:
-        while data := await source.recv():
-            spend(len(data))
-            await sink.send(through(data))
-        await sink.end()
-
-    tasks = [
-        asyncio.ensure_future(pump(one, other, bytes)),
-        asyncio.ensure_future(pump(other, one, change)),
-    ]
+async def _pump(source: Stream, sink: Stream, spend: Callable[[int], None], scrub: secrets.Scrub) -> None:
+    """Send on what ``source`` says, without secrets, until it ends; ``spend`` raises to end it before."""
+    coming = asyncio.ensure_future(source.recv())
     try:
-        await asyncio.gather(*tasks)
+        over = False
+        while not over:
+            await asyncio.wait({coming}, timeout=SETTLED if scrub.holds else None)
+            data = b""
+            if coming.done():
+                data = coming.result()
+                over = not data
+                spend(len(data))
+                if not over:
+                    coming = asyncio.ensure_future(source.recv())
+            if data := scrub.feed(data, last=not data):
+                await sink.send(data)
+        await sink.end()
     finally:
-        for task in tasks:
-            task.cancel()
+        coming.cancel()
 
 
 def _response(

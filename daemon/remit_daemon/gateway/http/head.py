@@ -131,7 +131,7 @@ def _locate(head: Head, scheme: str, port: int, proxied: bool) -> None:
             return
         start, colon, rest = target.partition("://")
         if start.lower() != "http" or not colon:
-            raise HeadError("a target that no proxy is asked for")
+            raise HeadError("a target that is no http:// address: others go through CONNECT or not at all")
         size = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
         given, target = rest[:size], rest[size:]
         if target[:1] != "/":

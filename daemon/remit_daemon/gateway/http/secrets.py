@@ -210,6 +210,11 @@ class Scrub:
         self._held = b""
         self.used = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is kept back that could be the beginning of a value."""
+        return bool(self._held)
+
     def sent(self, pairs: list[Pair]) -> None:
         """Take note of values that went out, in the form in which they did."""
         self.used = True

@@ -475,10 +475,9 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
 
     async def allow(host: str, port: int) -> None:
         resource = hosts.join(hosts.service(host), port)
-        if current and current[0].resource == resource:
-            return
-        leave()
-        current.append(ends(await permitted(ctx, "connect", resource, origin, client), client))
+        if not current or current[0].resource != resource:
+            leave()
+            current.append(ends(await permitted(ctx, "connect", resource, origin, client), client))
 
     def leave() -> None:
         while current:
@@ -499,7 +498,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
                 op="connect",
                 resource=hosts.join(host, port),
             )
-            permit.done(errno.errorcode.get(e.errno or 0, "EIO"))
+            permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
         address = hosts.is_address(host)

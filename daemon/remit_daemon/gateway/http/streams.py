@@ -62,7 +62,7 @@ class Tls:
 
     async def _flush(self) -> None:
         async with self._sending:
-            if data := self._out.read():
+            while data := self._out.read():
                 await self._below.send(data)
 
     async def _feed(self) -> None:
@@ -97,7 +97,10 @@ class Tls:
             try:
                 return self._tls.read(_TLS_CHUNK)
             except ssl.SSLWantReadError:
-                await self._flush()
+                # Whoever is sending takes along what TLS itself has to say: to wait for that while the peer, too, waits
+                # to be read from would be for ever.
+                if not self._sending.locked():
+                    await self._flush()
                 await self._feed()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
