@@ -257,7 +257,11 @@ def test_what_fails_completes_its_row(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(OSError, match="has no address"):
             await w.dialer.open(w.names.stand_in("a.example"), 443, ORIGIN)
         assert not w.authority._live
-        done = [f[3].split()[0] for f, _ in records.unpack((tmp_path / "journal").read_bytes()) if f[0] == "done"]
+        done = [
+            f[3].split()[0]
+            for f, _ in records.unpack((tmp_path / "journal").read_bytes())
+            if f[0] == "done"
+        ]
         assert done == ["ECONNREFUSED", "EHOSTUNREACH"]
 
     run(test())
