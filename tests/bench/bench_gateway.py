@@ -106,10 +106,10 @@ class _Client:
     def __init__(self, host: str, port: int, how: str) -> None:
         self._host, self._port = host, port
         self._context = ssl.create_default_context() if how == TLS else None
-        self._method = "get" if how == PASSED else "GET"
+        self._first = "\0 {}" if how == PASSED else "GET {} HTTP/1.1"
 
     def _request(self, path: str) -> bytes:
-        return f"{self._method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n\r\n".encode()
+        return f"{self._first.format(path)}\r\nHost: {self._host}:{self._port}\r\n\r\n".encode()
 
     def _open(self) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self._port))

@@ -107,20 +107,18 @@ class Exchange:
         self._where: tuple[str, int] = ("", 0)
         self._permit: Permit | None = None  # of the request that is carried out
         self._begun = False  # its response has begun
+        self._gone = asyncio.Event()  # the client has ended its side
+        self._left: asyncio.Task[bool] | None = None  # waits for that
 
     async def serve(self, connect_method: Callable[[Head, bytes], Awaitable[None]] | None = None) -> None:
         """Serve requests until the client or a fault ends it. ``connect_method`` takes over a CONNECT."""
         try:
-            while (raw := await self._head()) is not None:
-                head = heads.parse(raw, scheme=self._scheme, port=self._port, proxied=self._proxied)
-                if head.method == "CONNECT":
-                    if connect_method is None:
-                        raise HeadError("CONNECT to what is no proxy")
-                    await connect_method(head, self._buffer)
-                    return
-                if not await self._one(head):
-                    return
-                self._begun = False
+            with HangUp(self._client.sock, self._gone):
+                head = await self._all()
+            if head is not None:
+                if connect_method is None:
+                    raise HeadError("CONNECT to what is no proxy")
+                await connect_method(head, self._buffer)
         except HeadError as e:
             resource = self._fallback or "proxy"
             refused = self._authority.refuse("request", resource, self._origin, str(e), "built-in: HTTP")
@@ -132,8 +130,21 @@ class Exchange:
         except Broken:
             will_reset(self._client.sock)
         finally:
+            if self._left is not None:
+                self._left.cancel()
             if self._upstream is not None:
                 self._upstream.sock.close()
+
+    async def _all(self) -> Head | None:
+        """Carry out all requests; returns the head of a CONNECT that ends them."""
+        while (raw := await self._head()) is not None:
+            head = heads.parse(raw, scheme=self._scheme, port=self._port, proxied=self._proxied)
+            if head.method == "CONNECT":
+                return head
+            if not await self._one(head):
+                return None
+            self._begun = False
+        return None
 
     async def _head(self) -> bytes | None:
         """Return the next head, None when the client has ended."""
@@ -333,29 +344,30 @@ class Exchange:
                 raise
             upstream = await self._open(host, port)
             await upstream.send(raw)
-        gone = asyncio.Event()
         up = asyncio.ensure_future(self._upload(server, client, upstream, hosts.join(host, port)))
         down = asyncio.ensure_future(self._download(head, server, client, upstream, scrub))
-        left = asyncio.ensure_future(gone.wait())
         try:
-            with HangUp(self._client.sock, gone):
-                await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
-                if up.done() and (fault := up.exception()) is not None:
-                    if isinstance(fault, OSError):  # a server that refuses a body answers and closes
-                        await asyncio.wait({down}, timeout=EARLY)
-                    if not isinstance(fault, OSError) or not down.done() or down.exception() is not None:
-                        raise fault
-                # Who wants no other request may well end his side once he has said this one.
-                staying = head.version != b"HTTP/1.0" and {b"close", b"upgrade"}.isdisjoint(head.options)
-                await asyncio.wait({down, left} if staying else {down}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if up.done() and (fault := up.exception()) is not None:
+                if isinstance(fault, OSError):  # a server that refuses a body answers and closes
+                    await asyncio.wait({down}, timeout=EARLY)
+                if not isinstance(fault, OSError) or not down.done() or down.exception() is not None:
+                    raise fault
+            # Who wants no other request may well end his side once he has said this one.
+            staying = head.version != b"HTTP/1.0" and {b"close", b"upgrade"}.isdisjoint(head.options)
+            waited: set[asyncio.Future[bool]] = {down}
+            if staying:
+                self._left = self._left or asyncio.ensure_future(self._gone.wait())
+                waited.add(self._left)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not down.done():
                 raise Broken
             return await down
         finally:
-            for task in (up, down, left):
+            for task in (up, down):
                 if not task.done():
                     task.cancel()
-            await asyncio.gather(up, down, left, return_exceptions=True)
+            await asyncio.gather(up, down, return_exceptions=True)
 
     async def _open(self, host: str, port: int) -> Stream:
         if self._upstream is not None:

@@ -501,12 +501,12 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
-        await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         address = hosts.is_address(host)
         names = () if address else (host,)
         ip = host if address else str(upstream.getpeername()[0])
         connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
         try:
+            await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await connection.serve(rest)
         except Refused as e:
             await _explain_or_reset(ctx, client, e, connection.first)
