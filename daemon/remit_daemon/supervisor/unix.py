@@ -56,12 +56,21 @@ _KNOWN = (
     ("/gcr/", "keys"), ("/.1password/", "keys"), ("/ssh-agent", "keys"), ("/openssh_agent", "keys"),
     ("/kwalletd", "keys"), ("/.bitwarden", "keys"), ("/org.keepassxc", "keys"), ("/kpxc_server", "keys"),
 )  # fmt: skip
-# Where helpers are: service managers, multiplexers, containers, editors. Anything below these that is not in the table.
+# Where helpers are: service managers, multiplexers, containers, editors. Anything below these that is not in the table above.
 _HELPERS = (
     "/run/",
     "/var/run/",
     *(_TMP + n for n in ("tmux-", "screen-", "vscode-", "kitty", "mykitty", "nvim", "emacs")),
 )
+# The same elsewhere (~/.docker, ~/.colima, a configuration's own place), by the socket's name.
+_HELPING = (
+    "docker", "podman", "containerd", "buildkit", "libvirt", "virtqemud", "tmux", "wezterm", "zellij", "kitty", "mykitty", "nvim",
+    "emacs", "vscode-",
+)  # fmt: skip
+
+
+def _helps(path: str) -> bool:
+    return path.startswith(_HELPERS) or path.rpartition("/")[2].startswith(_HELPING)
 
 
 class Unix:
@@ -147,10 +156,10 @@ class Unix:
         app = next((app for part, app in _KNOWN if part in path), "")
         if app:
             return None, "use", f"app:{app}"
-        if authority.snapshot.net_all and not path.startswith(_HELPERS):
+        if authority.snapshot.net_all and not _helps(path):
             closed = authority.decide("write", path).verdict == model.DENY
             return (None, "write", path) if closed else (_UNMEDIATED, "connect", path)
-        return (_HELPER if path.startswith(_HELPERS) else None), "connect", path
+        return (_HELPER if _helps(path) else None), "connect", path
 
     def _decide_abstract(self, name: bytes, text: str) -> tuple[model.Rule | None, str, str]:
         own = self._abstract.get(name)
