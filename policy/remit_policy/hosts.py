@@ -177,7 +177,7 @@ def embedded(raw: bytes) -> bytes | None:
 
 # IANA special-purpose address registries (RFC 6890 and its updates), and the clouds' metadata services. Documentation
 # addresses are left out: nothing of the person's or of the machine's is there.
-_METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
+_METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
 _V4 = (
     (0, 8, "unspecified"), (10 << 24, 8, "private"), (0x64400000, 10, "shared"), (127 << 24, 8, "loopback"),
     (0xA9FE0000, 16, "link-local"), (0xAC100000, 12, "private"), (0xC0000000, 24, "reserved"),
@@ -210,7 +210,7 @@ def is_special(host: str) -> str:
     for head, bits, why in _V6:
         if number >> (128 - bits) == int.from_bytes(head.ljust(16, b"\0"), "big") >> (128 - bits):
             return why
-    return ""
+    return "" if raw[0] >> 5 == 1 else "reserved"  # what is given out is all in 2000::/3 (RFC 4291 2.4)
 
 
 def split(text: str) -> tuple[str, int]:

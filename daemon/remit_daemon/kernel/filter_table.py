@@ -161,6 +161,9 @@ ROUTES = (
     (1, 25),  # SO_BINDTODEVICE
     (1, 62),  # SO_BINDTOIFINDEX
 )
+# To join a group sends its address to the network, which is of one's choice, and hears what others say there: IP_ADD_MEMBERSHIP,
+# IP_ADD_SOURCE_MEMBERSHIP, IPV6_ADD_MEMBERSHIP, IPV6_JOIN_ANYCAST, MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP (<linux/in.h>, in6.h).
+GROUPS = ((0, 35), (0, 39), (41, 20), (41, 27), (0, 42), (0, 46), (41, 42), (41, 46))
 SOCK_TYPE_MASK = 0xF  # <linux/net.h>: the rest of `type` is SOCK_CLOEXEC and SOCK_NONBLOCK
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
@@ -260,7 +263,11 @@ def rules(*, reads_fixed: bool, net_all: bool) -> dict[str, tuple[Row, ...]]:
         "sendmmsg": (*fast_open_mm, message),
         "setsockopt": (
             *((EOPNOTSUPP, equal(1, IPPROTO_TCP), equal(2, option)) for option in FAST_OPEN if not net_all),
-            *((EPERM, equal(1, level), equal(2, option)) for level, option in ROUTES if not net_all),
+            *(
+                (EPERM, equal(1, level), equal(2, option))
+                for level, option in ROUTES + GROUPS
+                if not net_all
+            ),
             (ALLOW,),
         ),
         "ioctl": (*((EPERM, equal(1, command)) for command in IOCTLS), (ALLOW,)),

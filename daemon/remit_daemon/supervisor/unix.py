@@ -56,12 +56,17 @@ _KNOWN = (
     ("/gcr/", "keys"), ("/.1password/", "keys"), ("/ssh-agent", "keys"), ("/openssh_agent", "keys"),
     ("/kwalletd", "keys"), ("/.bitwarden", "keys"), ("/org.keepassxc", "keys"), ("/kpxc_server", "keys"),
 )  # fmt: skip
-# Where helpers are: service managers, multiplexers, containers, editors. Anything below these that is not in the table.
+# Where helpers are: service managers, multiplexers, containers, editors. Anything below these that is not in the table above.
 _HELPERS = (
     "/run/",
     "/var/run/",
     *(_TMP + n for n in ("tmux-", "screen-", "vscode-", "kitty", "mykitty", "nvim", "emacs")),
 )
+# The same elsewhere (~/.docker, ~/.colima, a configuration's own place), by the socket's name.
+_HELPING = (
+    "docker", "podman", "containerd", "buildkit", "libvirt", "virtqemud", "tmux", "wezterm", "zellij", "kitty", "mykitty", "nvim",
+    "emacs", "vscode-",
+)  # fmt: skip
 
 
 def app_of(path: str) -> str:
@@ -71,7 +76,7 @@ def app_of(path: str) -> str:
 
 def is_helper(path: str) -> bool:
     """Tell whether ``path``, which is no app permission, is where those listen that act for whoever reaches them."""
-    return path.startswith(_HELPERS)
+    return path.startswith(_HELPERS) or path.rpartition("/")[2].startswith(_HELPING)
 
 
 class Unix:

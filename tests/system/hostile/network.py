@@ -102,6 +102,13 @@ def detour(family: int, level: int, option: int, value: bytes) -> object:
     return act
 
 
+def joins() -> str:
+    """The report of a membership carries 28 bits of one's choice to the network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setsockopt(0, socket.IP_ADD_MEMBERSHIP, bytes((239, 1, 2, 3, 127, 0, 0, 1)))
+        return "a group was joined"
+
+
 def segments(*hosts: str) -> bytes:
     """A segment routing header (RFC 8754 2)."""
     last = len(hosts) - 1
@@ -175,6 +182,7 @@ run(
         "fast open, sendmsg": fast_open("sendmsg"),
         "fast open, connect": fast_open("connect"),
         "a listener beside another's": beside,
+        "a group of multicast": joins,
         "udp sendto": udp("sendto"),
         "udp sendmsg": udp("sendmsg"),
         "udp empty": udp("empty"),
@@ -187,6 +195,7 @@ run(
         **dict.fromkeys(FAMILIES, RARE),
         **{f"udp, by {name}": RARE for name in DETOURS},
         "tcp over IPv6": "where there is IPv6",
+        "a group of multicast": RARE,
         "a listener beside another's": "where there is IPv6",
         "mptcp": "where the kernel has it",
         "fast open, sendto": "where the kernel permits it",

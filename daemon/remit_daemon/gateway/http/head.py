@@ -61,7 +61,7 @@ def find(data: bytes) -> int:
     if len(head) > MAX_HEAD:
         raise HeadError("the head is too long")
     if head.count(b"\n") > MAX_FIELDS + 2:
-        raise HeadError("too many fields")
+        raise HeadError("too many fields")  # before they are walked through for each byte that comes
     at = head.find(b"\n")
     while at >= 0:
         if at == 0 or head[at - 1] != 13:

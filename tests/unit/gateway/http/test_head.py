@@ -119,6 +119,7 @@ def test_two_meanings_are_refused(raw: bytes) -> None:
         b"GET / HTTP/1.1\nHost: a.example\n\n",
         b"GET / HTTP/1.1\r\nHost: a.example\nX: y\r\n\r\n",
         b"\nGET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * (head.MAX_FIELDS + 2),  # not whole yet, and already too much
         b"GET / HTTP/1.1\r\nX: " + b"y" * head.MAX_HEAD,
         b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (head.MAX_FIELDS + 9),
         b"GET / HTTP/1.1\r\nX: " + b"y" * head.MAX_HEAD + b"\r\n\r\n",
