@@ -36,20 +36,33 @@ class Journal:
         self._poked = 0.0
         self._counted = time.monotonic()
         self._seq = 0
+        self._size = os.fstat(self._fd).st_size
+        self._torn = False
         self._seen: set[int] = set()  # hashes, keyed anew in each process: nobody can make one collide
         self.static_reads = 0
 
     def _write(self, fields: list[str]) -> None:
         raw = journal.pack(fields)
         try:
+            if self._torn:
+                raise OSError(5, "it ends in half a record")
             if os.write(self._fd, raw) != len(raw):
-                raise OSError("short write")
+                self._tear()
+                raise OSError(5, "short write")
+            self._size += len(raw)
         except OSError as e:
             raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
         now = time.monotonic()
         if now - self._poked > _POKE_EVERY:
             self._poked = now
             self._poke()
+
+    def _tear(self) -> None:
+        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._torn = True
 
     def act(
         self,
@@ -68,12 +81,12 @@ class Journal:
         argv: list[str] | None = None,
     ) -> int:
         """Append an act and return its number. Raises JournalFailed; the act must then be refused."""
-        self._seq += 1
+        seq = self._seq + 1
         if exe is None:
             exe = self._targets.exe(process) if process else ""
         fields = [
             "act",
-            str(self._seq),
+            str(seq),
             str(time.time_ns()),
             op,
             verdict,
@@ -97,7 +110,7 @@ class Journal:
                     break
                 fields.append(argument)
         self._write(fields)
-        seq = self._seq
+        self._seq = seq  # one that was not written has no number
         if self.static_reads and time.monotonic() - self._counted > _COUNT_EVERY:
             self.count()
         return seq
@@ -113,9 +126,9 @@ class Journal:
         """Append how many static reads there were since the last count."""
         self._counted = time.monotonic()
         if self.static_reads:
+            self._write(["count", str(self._seq + 1), str(time.time_ns()), "read", str(self.static_reads)])
             self._seq += 1
-            number, self.static_reads = self.static_reads, 0
-            self._write(["count", str(self._seq), str(time.time_ns()), "read", str(number)])
+            self.static_reads = 0
 
     def first_read(self, op: str, path: str) -> bool:
         """Say whether this is the session's first such access to ``path``, and remember it."""
