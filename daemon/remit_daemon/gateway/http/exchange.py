@@ -230,7 +230,9 @@ class Exchange:
         if port == _DEFAULT[self._scheme]:
             where = where.rpartition(":")[0]
         method = "WEBSOCKET" if websocket else head.method
-        resource = f"{method} {self._scheme}://{where}{head.path}"
+        read_as = [f"{method} {self._scheme}://{where}{path}" for path in heads.readings(head.path)]
+        # The strictest of them: whichever the server takes, it is allowed.
+        resource = max(read_as, key=lambda one: self._authority.decide("request", one).verdict)
         permit = await permitted(self._ctx, "request", resource, self._origin, self._client.sock)
         return ends(permit, self._client.sock)
 

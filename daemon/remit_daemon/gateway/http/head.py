@@ -13,6 +13,7 @@ MAX_HEAD = 1 << 16  # bytes; cookies of 16 kB are seen
 MAX_FIELDS = 256
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _UNRESERVED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+_SLASH = "%2F"
 _HEX = frozenset("0123456789abcdefABCDEF")
 _FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding"))
 PREFACE = b"PRI * HTTP/2.0\r\n"
@@ -175,7 +176,8 @@ def canonical_path(path: str) -> str:
     """Return the one spelling of a request path by which it is decided. Raises HeadError where servers would disagree.
 
     Unreserved characters are decoded, other escapes kept in capitals (RFC 3986 6.2.2). Dot segments, empty segments, an escaped
-    slash, backslash or NUL, and a malformed escape are refused: servers differ in what they make of them.
+    backslash or NUL, and a malformed escape are refused: servers differ in what they make of them. They differ in an escaped
+    slash, too, but registries and forges need it: it is kept, and ``readings`` has both that it may have.
     """
     out, at = [], 0
     while at < len(path):
@@ -185,8 +187,8 @@ def canonical_path(path: str) -> str:
             if len(code) != 2 or not set(code) <= _HEX:
                 raise HeadError("a malformed escape in a path")
             plain = chr(int(code, 16))
-            if plain in "/\\\0":
-                raise HeadError("an escaped slash, backslash or NUL in a path")
+            if plain in "\\\0":
+                raise HeadError("an escaped backslash or NUL in a path")
             out.append(plain if plain in _UNRESERVED else "%" + code.upper())
             at += 3
             continue
@@ -195,7 +197,13 @@ def canonical_path(path: str) -> str:
         out.append(c)
         at += 1
     found = "".join(out)
-    segments = found.split("/")[1:]
-    if any(s.replace("%3B", ";").split(";")[0] in (".", "..") for s in segments) or "" in segments[:-1]:
-        raise HeadError("dot or empty segments in a path")
+    for reading in readings(found):
+        segments = reading.split("/")[1:]
+        if any(s.replace("%3B", ";").split(";")[0] in (".", "..") for s in segments) or "" in segments[:-1]:
+            raise HeadError("dot or empty segments in a path")
     return found
+
+
+def readings(path: str) -> tuple[str, ...]:
+    """Return what servers may take the canonical ``path`` for: as it is, and with escaped slashes as slashes."""
+    return (path, path.replace(_SLASH, "/")) if _SLASH in path else (path,)

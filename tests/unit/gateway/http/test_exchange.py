@@ -272,6 +272,19 @@ def test_what_is_called_a_websocket_is_one(
         assert not site.heard
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/@scope%2fname", 200), ("/closed%2fx", 403), ("/open/x", 200), ("/closed/x", 403), ("/a%2f..%2fclosed", 400)],
+)  # fmt: skip
+def test_an_escaped_slash_is_decided_by_both_readings(world: Make, path: str, status: int) -> None:
+    """A registry's scoped names have one; whether the server takes it for a slash is its own affair."""
+
+    @session(world, fine)
+    async def _(w: World, client: Client, site: Site) -> None:
+        assert (await client.ask(f"GET {path}", "api.example")).status == status
+        assert len(site.heard) == (status == 200)
+
+
 def test_no_websocket_no_answer(world: Make) -> None:
     @session(world, fine, RULES.replace('"/closed/**"', '"/socket"'))
     async def _(w: World, client: Client, site: Site) -> None:

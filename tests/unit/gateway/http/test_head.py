@@ -141,6 +141,7 @@ def test_no_end_of_a_head(raw: bytes) -> None:
         ("/a/", "/a/"),
         ("/", "/"),
         ("/a;b=c", "/a;b=c"),
+        ("/@scope%2fname", "/@scope%2Fname"),
         ("/...", "/..."),
     ],
 )
@@ -151,7 +152,8 @@ def test_one_spelling_of_a_path(path: str, meant: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/a/../b", "/..", "/.", "/a/./b", "/%2e%2e/b", "/.%2E/b", "/a/..;/b", "/a/..;x=y/b", "/a/..%3b/b", "/a/..%3Bx=y/b", "//a", "/a//b", "/a%2fb",
+        "/a/../b", "/..", "/.", "/a/./b", "/%2e%2e/b", "/.%2E/b", "/a/..;/b", "/a/..;x=y/b", "/a/..%3b/b", "/a/..%3Bx=y/b", "//a", "/a//b", "/a%2f..%2fb", "/a/..%2fb",
+        "/a%2f/b", "/a%2f%2fb", "/%2f", "/a%2F%2e%2e",
         "/a%5cb", "/a\\b", "/a%00", "/a%", "/a%2", "/a%zz", "/a%2%65",
     ],
 )  # fmt: skip
