@@ -53,6 +53,7 @@ CREATE TABLE counts (
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constants
 
+_SHAPE = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
 SELECT_ROWS = f"SELECT {', '.join(COLUMNS)} FROM rows"  # noqa: S608 - constants
 INSERT_ROW = f"INSERT INTO rows VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - constants
 
@@ -100,6 +101,17 @@ def open_reader(path: str) -> sqlite3.Connection:
     except sqlite3.Error as e:
         raise LedgerError(f"cannot read the ledger {path}: {e}") from None
     return db
+
+
+def is_ours(db: sqlite3.Connection) -> bool:
+    """Say whether the tables and indexes of ``db`` are just those that we make. Raises sqlite3.Error."""
+    made = sqlite3.connect(":memory:")
+    try:
+        made.executescript(_SCHEMA)
+        wanted = made.execute(_SHAPE).fetchall()
+    finally:
+        made.close()
+    return db.execute(_SHAPE).fetchall() == wanted
 
 
 def _decode(raw: bytes) -> str:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from remit_daemon.ledger import merkle, notes
 from remit_daemon.ledger.rows import Row, leaf_bytes
-from remit_daemon.ledger.schema import SELECT_ROWS, TILE_LEVEL, LedgerError, open_reader
+from remit_daemon.ledger.schema import SELECT_ROWS, TILE_LEVEL, LedgerError, is_ours, open_reader
 
 MAX_ERRORS = 100  # more do not tell more
 
@@ -78,6 +78,8 @@ def _read_checkpoints(path: str, report: Report) -> list[str]:
 
 
 def _check(db: sqlite3.Connection, filed: list[str], public: Ed25519PublicKey, report: Report) -> None:
+    if not is_ours(db):
+        report.fault("the database's tables are not as remit makes them")
     stored: list[str] = [str(note) for (note,) in db.execute("SELECT note FROM checkpoints ORDER BY size")]
     claims = _claims(stored, filed, public, report)
     report.checkpoints = len(claims)
