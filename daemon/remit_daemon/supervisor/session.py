@@ -18,7 +18,6 @@ import time
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Beside, Descriptor, Note
-from remit_daemon.supervisor.crew import Crew
 from remit_daemon.supervisor.record import JournalFailed
 from remit_daemon.supervisor.resolve import Pin, Place, real_path
 from remit_daemon.supervisor.target import comm
@@ -92,7 +91,6 @@ class Session:
         self._hold = hold
         self._handlers: dict[int, tuple[str, Handler]] = {}
         self._held: dict[int, Hold] = {}
-        self._crew = Crew()
         self._workers = 0
         self._looked = 0.0
 
@@ -273,7 +271,7 @@ class Session:
             if self._workers >= _MAX_WORKERS:
                 raise OSError(errno.EAGAIN, "too many calls wait")
             try:
-                self._crew.start(self._work, note, act, seq)
+                _thread.start_new_thread(self._work, (note, act, seq))
             except RuntimeError:  # as many processes as this user may have: the agent's own, perhaps
                 raise OSError(errno.EAGAIN, "no thread can be had") from None
             self._workers += 1  # the lock is ours until it has begun
@@ -342,7 +340,7 @@ class Session:
                     self._give(note, CONTINUE)
 
         try:
-            self._crew.start(run)
+            _thread.start_new_thread(run, ())
         except RuntimeError:
             self._refuse(note, errno.EAGAIN)
             return
