@@ -28,7 +28,7 @@ class Context:
     ``private`` is a directory (0700) outside the session that ends with it, ``state`` remit's state directory,
     ``home`` the person's. ``env`` holds the values of environment-sourced secrets, ``session_bus`` and ``system_bus``
     the buses' real addresses ("" = none). ``placeholders`` is filled by the credentials' part before `ready`: the
-    variables that the agent gets; so is ``bundle``, the path of a CA bundle ("" = none).
+    variables that the agent gets.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Context:
         self.system_bus = system_bus
         self.log = log or logging.getLogger("remit.gateway")
         self.placeholders: dict[str, str] = {}
-        self.bundle = ""
         self.parts: dict[str, object] = {}  # what a part keeps for the session, by the part's name
 
     @property

@@ -18,7 +18,7 @@ PARTS = {
     "serve_transparent": _HTTP,  # (ctx, client, origin, ip, port, names, upstream, permit)
     "serve_refused": _HTTP,  # (ctx, client, origin, refused): the refusal in a form that the client can read, if it has one
     "serve_proxy": _HTTP,  # (ctx, client, origin)
-    "prepare_secrets": _HTTP,  # (ctx): fills ctx.placeholders and ctx.bundle before `ready`
+    "prepare_secrets": _HTTP,  # (ctx): fills ctx.placeholders before `ready`
     "serve_bus": _DBUS,  # (ctx, client, origin, which, address)
 }
 

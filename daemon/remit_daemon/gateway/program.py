@@ -178,7 +178,6 @@ class Gateway:
             "dns_tcp": ports.get("dns_tcp", 0),
             "proxy": ports.get("proxy", 0),
             "placeholders": self.ctx.placeholders,
-            "bundle": self.ctx.bundle,
         }
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ supervisor, first (the descriptors of ``listeners`` are named on the gateway's c
               env {variable: value of a secret}, session_bus, system_bus (addresses, "" = none), hold (ms, 0 = the
               policy's), home, listeners [LISTENERS]
 gateway, in answer
-    ready     placeholders {variable: text}, bundle (path of a file of certificates, "" = none), and the ports again
+    ready     placeholders {variable: text}, and the ports again
 
 supervisor, then
     dial      id, ip, port, blocking (bool), pid, proc, exe, comm, argv   may, and can, this be reached?
