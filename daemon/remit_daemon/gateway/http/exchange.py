@@ -237,7 +237,7 @@ class Exchange:
         return ends(permit, self._client.sock)
 
     def _spend(self, amount: int) -> None:
-        """Count bytes of a body. Raises Refused when a budget is spent."""
+        """Count bytes, of heads too, that go out next. Raises Refused when a budget is spent."""
         within = self._count(amount)
         if self._permit is not None and not self._permit.spend(amount):
             within = False
@@ -338,6 +338,7 @@ class Exchange:
             raise HeadError("cannot be sent on") from None  # its text could hold a secret that was put in
         upstream = self._upstream
         assert upstream is not None
+        self._spend(len(raw))
         try:
             await upstream.send(raw)
         except OSError:
@@ -405,7 +406,6 @@ class Exchange:
                 if looking:
                     self._no_placeholder(window + body, where, "the body")
                     window = (window + body)[-self._vault.tail() :]
-                self._spend(len(body))
                 await self._send(client, upstream, h11.Data(data=body))
             elif isinstance(event, h11.EndOfMessage):
                 self._no_placeholder(b"\n".join(v for _, v in event.headers), where, "a trailer")
@@ -414,13 +414,13 @@ class Exchange:
             elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
                 return
 
-    @staticmethod
-    async def _send(connection: h11.Connection, stream: Stream, event: h11.Event) -> None:
+    async def _send(self, connection: h11.Connection, stream: Stream, event: h11.Event) -> None:
         try:
             raw = connection.send(event)
         except h11.LocalProtocolError:
             raise OSError(errno.EPROTO, "a message that cannot be sent on") from None
         if raw:
+            self._spend(len(raw))
             await stream.send(raw)
 
     async def _download(
@@ -454,7 +454,6 @@ class Exchange:
                 self._begun = True
                 await self._send(server, self._client, _response(event, scrub))
             elif isinstance(event, h11.Data):
-                self._spend(len(event.data))
                 if data := scrub.feed(bytes(event.data)):
                     await self._send(server, self._client, h11.Data(data=data))
             elif isinstance(event, h11.EndOfMessage):
@@ -506,8 +505,10 @@ class Exchange:
     ) -> None:
         """Relay what is no longer HTTP, until both directions have ended or one fails."""
         if early := scrub.feed(client.trailing_data[0]):
+            self._spend(len(early))
             await self._client.send(early)
         if early := server.trailing_data[0] + self._buffer:
+            self._spend(len(early))
             await upstream.send(early)
         tasks = [
             asyncio.ensure_future(_pump(self._client, upstream, self._spend, secrets.Scrub(()))),

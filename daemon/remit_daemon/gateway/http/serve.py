@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 import socket
 import ssl
 from functools import cache
@@ -62,7 +61,7 @@ def kind_of(data: bytes) -> str:
     if b"HTTP/" in line.upper() and (newline or not PREFACE.startswith(data)):
         return HTTP
     word = line.replace(b"\t", b" ").rstrip(b"\r").partition(b" ")[0]
-    if newline or not set(word) <= TOKEN:
+    if newline or not set(word) <= TOKEN or b"\0" in line:  # git's own protocol is one such line
         return OTHER
     return HTTP if len(data) > MAX_HEAD else ""
 
@@ -88,8 +87,11 @@ def _told(data: bytes) -> _First | None:
     return None
 
 
-async def _readable(sock: socket.socket, seconds: float) -> bool:
-    """Say whether ``sock`` has something to read within ``seconds``; nothing is read, so nothing can be lost."""
+async def _readable(sock: socket.socket, seconds: float | None = None) -> bool:
+    """Say whether ``sock`` has something to read within ``seconds`` (None: however long that takes).
+
+    Nothing is read, so nothing is lost by who is cancelled here.
+    """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[bool] = loop.create_future()
 
@@ -98,11 +100,12 @@ async def _readable(sock: socket.socket, seconds: float) -> bool:
             found.set_result(result)
 
     loop.add_reader(sock.fileno(), end, True)
-    timer = loop.call_later(seconds, end, False)
+    timer = None if seconds is None else loop.call_later(seconds, end, False)
     try:
         return await found
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
         loop.remove_reader(sock.fileno())
 
 
@@ -111,11 +114,11 @@ async def _listen(client: socket.socket, heard: bytearray) -> _First:
 
     Raises HelloError, OSError, EOFError when it says nothing at all.
     """
-    loop = asyncio.get_running_loop()
     while True:
         if (first := _told(bytes(heard))) is not None:
             return first
-        more = await loop.sock_recv(client, CHUNK)
+        await _readable(client)
+        more = client.recv(CHUNK)
         if not more:
             if not heard:
                 raise EOFError
@@ -217,12 +220,18 @@ class _Connection:
         """Spend ``amount`` bytes of the budget; False when there is no more."""
         return spend((self.permit, *self.permits), amount)
 
+    def pay(self, data: bytes) -> None:
+        """Count ``data``, which goes out next. Raises OSError when the budget has no room for it."""
+        if not self.count(len(data)):
+            raise OSError(errno.EDQUOT, "the budget is spent")
+
     # -- what follows the first bytes --------------------------------------------------------------
 
     async def pass_through(self, first: bytes, host: str) -> None:
         upstream = await self.reach(host)
         try:
             if first:
+                self.pay(first)
                 await asyncio.get_running_loop().sock_sendall(upstream, first)
             await relays.relay(self.client, upstream, self.count)
         finally:
@@ -268,7 +277,7 @@ class _Connection:
                     return _First(
                         bytes(heard), OTHER, None
                     )  # one service only is there, whatever Host would say
-                return await self._server_first(listening)
+                return await self._server_first(listening, heard)
             if not listening.done():
                 raise self.refuse("the client says nothing")
             return listening.result()
@@ -280,23 +289,33 @@ class _Connection:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def _server_first(self, listening: asyncio.Future[_First]) -> _First | None:
-        """Pass on what the server says while the client is silent; it is heard before anything of its own goes out."""
+    async def _server_first(self, listening: asyncio.Future[_First], heard: bytearray) -> _First | None:
+        """Pass on what the server says while the client is silent; it is heard before anything of its own goes out.
+
+        A client may be silent for as long as it likes, but not stop in a beginning (``heard``) that could be anyone's request.
+        """
         loop = asyncio.get_running_loop()
         assert self.upstream is not None
         while not listening.done():
-            hearing = asyncio.ensure_future(loop.sock_recv(self.upstream, CHUNK))
+            begun = len(heard)
+            hearing = asyncio.ensure_future(_readable(self.upstream, HELLO_WITHIN))
             both: set[asyncio.Future[Any]] = {listening, hearing}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not hearing.done():
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
                 hearing.cancel()
                 await asyncio.gather(hearing, return_exceptions=True)
-                break
-            said = hearing.result()
-            if not said:
-                await Plain(self.client).end()
-                break
-            await loop.sock_sendall(self.client, said)
+            if hearing.cancelled():
+                continue
+            if hearing.result():
+                said = self.upstream.recv(CHUNK)
+                if not said:
+                    await Plain(self.client).end()
+                    break
+                self.pay(said)
+                await loop.sock_sendall(self.client, said)
+            elif begun and len(heard) == begun:
+                raise self.refuse("the client begins what could be a request, and does not go on")
         return await listening
 
     async def _tls(self, data: bytes, hello: tls.Hello) -> None:
@@ -387,6 +406,9 @@ async def secured(sock: socket.socket, host: str) -> Tls:
     except (ssl.SSLError, TimeoutError) as e:
         sock.close()
         raise OSError(errno.EPROTO, f"TLS fails: {getattr(e, 'reason', None) or 'no answer'}") from None
+    except BaseException:
+        sock.close()
+        raise
     return upstream
 
 
@@ -527,9 +549,3 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
         ).serve(tunnel)
     finally:
         leave()
-
-
-def bundle(ctx: Context) -> str:
-    """Return the path of the certificate that sessions trust."""
-    certificates(ctx)
-    return os.path.join(ctx.state, "ca.pem")

@@ -653,3 +653,18 @@ def test_lingering_is_bounded(world: Make, monkeypatch: pytest.MonkeyPatch) -> N
     async def _(w: World, client: Client, site: Site) -> None:
         await client.send(request("GET /closed/x", "api.example"))
         await asyncio.gather(client.serving, return_exceptions=True)  # type: ignore[arg-type]
+
+
+def test_budgets_count_heads(world: Make) -> None:
+    rules = '[role.probe.net]\nconnect = { allow = ["a.example"], budget = "100kB/day" }\n'
+
+    async def test() -> None:
+        async with world(rules) as w:
+            site = await w.site("a.example", 80)
+            client = await w.connect("a.example", port=80)
+            for _ in range(20):
+                if (await client.ask("GET /x", "a.example", "X-Data: " + "a" * 10_000)).status == 403:
+                    break
+            assert 5 < len(site.heard) < 11
+
+    run(test())

@@ -10,6 +10,7 @@ import pytest
 
 from fakes.gateway import Client, Echo, World, request, run
 from remit_daemon.gateway.authority import Refused
+from remit_daemon.gateway.http import serve
 
 Make = Callable[..., World]
 
@@ -369,7 +370,7 @@ def test_what_a_lenient_server_takes_for_http_is_held_to_its_host(world: Make, f
 @pytest.mark.parametrize(
     "line", [b"EHLO me.example\r\n", b"USER anonymous\r\n", b"NICK me\r\n", b"GET key\r\n", b"SET a b\r\n", b"a1 LOGIN me\r\n",
              b"PING\r\n", b"*1\r\n$4\r\nPING\r\n", b"AMQP\0\0\x09\x01", b"\0\1\2", b"\x16\x02not tls", b"SSH-2.0-x y\r\n",
-             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"0030git-upload-pack /p\0host=pass.example\0"],
 )  # fmt: skip
 @pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"])
 def test_other_protocols_pass_when_all_names_may(world: Make, line: bytes, greeting: bytes) -> None:
@@ -386,6 +387,42 @@ def test_other_protocols_pass_when_all_names_may(world: Make, line: bytes, greet
             bad = await w.connect("pass.example", "denied.example", port=2525)
             await bad.send(line)
             assert line.upper() not in await bad.rest()
+
+    run(test())
+
+
+@pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"])
+def test_a_beginning_that_does_not_go_on_has_an_end(
+    world: Make, monkeypatch: pytest.MonkeyPatch, greeting: bytes
+) -> None:
+    """It could be a request for another host, so it waits; not for ever."""
+    monkeypatch.setattr(serve, "SILENT", 0.02)
+    monkeypatch.setattr(serve, "HELLO_WITHIN", 0.1)
+
+    async def test() -> None:
+        async with world(PASS) as w:
+            echo = await w.site("pass.example", 2525, Echo(greeting))
+            assert isinstance(echo, Echo)
+            client = await w.connect("pass.example", port=2525)
+            assert await client.reader.readexactly(len(greeting)) == greeting
+            await asyncio.sleep(0.3)  # a client that says nothing may wait
+            await client.send(b"x")
+            assert await client.rest() == b"RESET"
+            assert echo.got == b""
+            assert "does not go on" in w.rows("connect")[-1][3]
+
+    run(test())
+
+
+def test_the_greeting_counts_against_the_budget(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "SILENT", 0.02)
+    rules = '[role.probe.net]\nconnect = { allow = ["pass.example"], budget = "100kB/day" }\n'
+
+    async def test() -> None:
+        async with world(rules) as w:
+            await w.site("pass.example", 2525, Echo(bytes(1_000_000)))
+            client = await w.connect("pass.example", port=2525)
+            assert len(await client.rest()) <= 100_000
 
     run(test())
 
