@@ -8,6 +8,7 @@ only: the supervisor uses this module as well.
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 
@@ -97,7 +98,7 @@ def listening(port: int) -> set[int]:
     )
     try:
         for family in (_socket.AF_INET, _socket.AF_INET6):
-            identity = struct.pack(">HH44x", 0, 0)
+            identity = struct.pack(">HH44x", port, 0)  # the kernel leaves out other ports
             netlink.send(
                 _REQUEST.pack(
                     _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0,
@@ -112,13 +113,18 @@ def listening(port: int) -> set[int]:
 
 
 def _messages(raw: bytes, port: int, found: set[int]) -> bool:
-    """Take the inodes from one datagram of the answer; False after its last."""
+    """Take the inodes from one datagram of the answer; False after its last. Raises OSError: the kernel does not tell."""
     at = 0
     while at + _HEAD.size <= len(raw):
         size, kind, *_ = _HEAD.unpack_from(raw, at)
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or size < _HEAD.size:
-            return False
         body = at + _HEAD.size
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+            code = struct.unpack_from("=i", raw, body)[0]  # 0, or an errno, negative
+            if code:
+                raise OSError(-code, os.strerror(-code))
+            return False
+        if size < _HEAD.size:
+            raise OSError(errno.EBADMSG, "an answer that is none")
         # struct inet_diag_msg: 4 bytes, then the source port in network order; the inode is its last word.
         if struct.unpack_from(">H", raw, body + 4)[0] == port:
             found.add(struct.unpack_from("=I", raw, body + 68)[0])
