@@ -13,9 +13,16 @@ import sys
 import time
 from typing import Any
 
-from remit_daemon.wire.paths import Paths, find, make_private
-from remit_daemon.wire.rpc import MAX_LINE
+from remit_daemon.wire.escape import escape
+from remit_daemon.wire.paths import Paths, PathsError, find, make_private
+from remit_daemon.wire.rpc import INVALID_PARAMS, MAX_LINE
 
+OK, NEGATIVE, USAGE, NO_DAEMON = (
+    0,
+    1,
+    2,
+    3,
+)  # exit statuses: the last three are a no, wrong use, nobody to ask
 START_WITHIN = 15.0  # seconds for a daemon to answer; a cold start takes well under one
 ANSWER_WITHIN = 120.0  # seconds: the slowest call verifies a ledger of some million rows
 
@@ -30,6 +37,18 @@ class RpcError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def failed(name: str, error: Exception, *, json_out: bool) -> int:
+    """Say why the command ``name`` came to nothing; returns its exit status."""
+    if isinstance(error, RpcError):
+        if json_out:
+            print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
+        sys.stderr.write(f"remit {name}: {escape(str(error))}\n")
+        return USAGE if error.code == INVALID_PARAMS else NEGATIVE
+    said_by = "remit" if isinstance(error, NoDaemon | PathsError) else f"remit {name}"
+    sys.stderr.write(f"{said_by}: {error}\n")
+    return NO_DAEMON if isinstance(error, NoDaemon) else USAGE
 
 
 class Client:

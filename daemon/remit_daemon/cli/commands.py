@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from remit_daemon.cli.client import Client, NoDaemon, RpcError, approver
+from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
-from remit_daemon.wire.rpc import INVALID_PARAMS
 from remit_daemon.wire.words import NO_RULE, verbs
 
-OK, NEGATIVE, USAGE, NO_DAEMON = 0, 1, 2, 3
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FOLLOW = 0.5
 
@@ -437,17 +435,5 @@ def run(name: str, args: list[str], json_out: bool) -> int:
         return command(client, options)
     except SystemExit as e:  # argparse's --help
         return int(e.code or 0)
-    except (_Wrong, ValueError) as e:
-        sys.stderr.write(f"remit {name}: {e}\n")
-        return USAGE
-    except NoDaemon as e:
-        sys.stderr.write(f"remit: {e}\n")
-        return NO_DAEMON
-    except PathsError as e:
-        sys.stderr.write(f"remit: {e}\n")
-        return USAGE
-    except RpcError as e:
-        if json_out:
-            _json({"error": {"code": e.code, "message": str(e)}})
-        sys.stderr.write(f"remit {name}: {escape(str(e))}\n")
-        return USAGE if e.code == INVALID_PARAMS else NEGATIVE
+    except (_Wrong, ValueError, NoDaemon, PathsError, RpcError) as e:
+        return failed(name, e, json_out=json_out)

@@ -12,11 +12,9 @@ import sys
 import time
 from typing import Any
 
-from remit_daemon.cli.client import Client, NoDaemon, RpcError, approver
+from remit_daemon.cli.client import NEGATIVE, OK, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError
-
-OK, NEGATIVE, USAGE, NO_DAEMON = 0, 1, 2, 3
 
 
 def _parser(inside: bool) -> argparse.ArgumentParser:
@@ -141,17 +139,8 @@ def run(args: list[str], *, json_out: bool) -> int:
         method, params = _request(options, bool(inside))
         client = Client(inside) if inside else approver(start=True)
         found = client.call(method, params)
-    except (ValueError, PathsError) as e:
-        sys.stderr.write(f"remit token: {e}\n")
-        return USAGE
-    except NoDaemon as e:
-        sys.stderr.write(f"remit: {e}\n")
-        return NO_DAEMON
-    except RpcError as e:
-        if json_out:
-            print(json.dumps({"error": {"code": e.code, "message": str(e)}}))
-        sys.stderr.write(f"remit token: {escape(str(e))}\n")
-        return NEGATIVE
+    except (ValueError, PathsError, NoDaemon, RpcError) as e:
+        return failed("token", e, json_out=json_out)
     if json_out:
         print(json.dumps(found))
         return NEGATIVE if options.what == "introspect" and not found["active"] else OK
