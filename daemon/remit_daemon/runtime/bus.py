@@ -18,7 +18,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import MessageType, NameFlag
+from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
@@ -92,7 +92,8 @@ class BusService:
         self._bus = bus
         try:
             bus.add_message_handler(self._message)
-            await bus.request_name(NAME, NameFlag.DO_NOT_QUEUE)
+            if await bus.request_name(NAME, NameFlag.DO_NOT_QUEUE) is not RequestNameReply.PRIMARY_OWNER:
+                raise ConnectionError(f"another program is {NAME}")
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         finally:
             self._bus = None

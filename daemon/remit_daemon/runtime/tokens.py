@@ -64,7 +64,8 @@ class Tokens:
 
         def revoke(params: Params) -> Params:
             gone = self.issuer.revoke_text(want(params, token=str)["token"], me)
-            self._record("revoke", session.agent, f"{len(gone)} tokens", session.id, actor="agent")
+            if gone:
+                self._record("revoke", session.agent, ", ".join(gone), session.id, actor="agent")
             return {}
 
         return {

@@ -11,7 +11,6 @@ is bound to. Revoking one revokes all that were made from it.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 LIFE = 300  # seconds
 MAX_DEPTH = 2  # exchanges: a sub-agent of a sub-agent
 MAX_TOKENS = 10_000  # at once; a token takes some 2 kB
+MAX_OF_GRANT = 1000  # of those: no agent leaves the others none
 MAX_TEXT = 1 << 16  # characters of what is presented
 TYP, ALG = "at+jwt", "Ed25519"
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 3
@@ -164,6 +164,8 @@ class Issuer:
         self._sweep()
         if len(self._live) >= MAX_TOKENS:
             raise TokenError("temporarily_unavailable", "too many tokens are live")
+        if sum(t.grant_id == token.grant_id for t, _ in self._live.values()) >= MAX_OF_GRANT:
+            raise TokenError("temporarily_unavailable", "too many tokens of this grant are live")
         header = {"alg": ALG, "typ": TYP, "kid": self._key.kid}
         text = jwt.encode(header, token.claims(self.issuer), self._key, algorithms=[ALG])
         self._live[token.jti] = token, hashlib.sha256(text.encode()).digest()
@@ -206,7 +208,7 @@ class Issuer:
             token = self._known(text) if presenter is None else self.verify(text, presenter)
         except TokenError:
             return {"active": False}
-        return {"active": True, "token_type": "Bearer", **token.claims(self.issuer)}
+        return {"active": True, **token.claims(self.issuer)}
 
     def live(self) -> list[Token]:
         """Return the tokens that are good now, the oldest first."""
@@ -249,7 +251,7 @@ class Issuer:
 
     def jwks(self) -> dict[str, Any]:
         """Return the public key as a JWK Set (RFC 7517)."""
-        return {"keys": [json.loads(json.dumps(self._key.as_dict(private=False)))]}
+        return {"keys": [dict(self._key.as_dict(private=False))]}
 
     def metadata(self) -> dict[str, Any]:
         """Return what this server can, as RFC 8414 names it."""

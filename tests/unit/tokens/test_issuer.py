@@ -245,3 +245,14 @@ def test_the_registry_is_sound() -> None:
     for word in ("*", "all", "", "files:*"):
         with pytest.raises(UnknownScope):
             expand([word])
+
+
+def test_one_grant_leaves_the_others_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit_daemon.tokens.issuer.MAX_OF_GRANT", 3)
+    for _ in range(3):
+        world.issue()
+    with fails("temporarily_unavailable"):
+        world.issue()
+    world.issuer.issue(subject="u", agent="codex", bound=OTHER, grant_id="g2", details=rar.read(PROJECT))
+    world.now += LIFE
+    world.issue()
