@@ -8,18 +8,13 @@ only: the supervisor uses this module as well.
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import struct
 
-from remit_daemon.peers import mark
+from remit_daemon.peers import diag, mark
 
 _LISTEN = 10  # TCP_LISTEN, <net/tcp_states.h>
-_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, _NLM_F_DUMP = 20, 1, 0x300  # <linux/sock_diag.h>, <linux/netlink.h>
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NETLINK_SOCK_DIAG = 4
-_REQUEST = struct.Struct("=IHHIIBBBBI48s")  # nlmsghdr; inet_diag_req_v2 of <linux/inet_diag.h>
-_HEAD = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2 of <linux/inet_diag.h>
 
 DEBUGGER = "debugger"
 _X11 = range(6000, 6064)  # X(7): 6000 and the display's number
@@ -91,42 +86,13 @@ def _holds(pid: str, wanted: set[str]) -> bool:
 
 
 def listening(port: int) -> set[int]:
-    """Return the inodes of the TCP sockets that listen at ``port`` (sock_diag(7)). Raises OSError."""
+    """Return the inodes of the TCP sockets that listen at ``port``. Raises OSError."""
     found: set[int] = set()
-    netlink = _socket.socket(
-        _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    )
-    try:
-        for family in (_socket.AF_INET, _socket.AF_INET6):
-            identity = struct.pack(">HH44x", port, 0)  # the kernel leaves out other ports
-            netlink.send(
-                _REQUEST.pack(
-                    _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0,
-                    family, _socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN, identity,
-                )
-            )  # fmt: skip
-            while _messages(netlink.recv(1 << 17), port, found):
-                pass
-    finally:
-        netlink.close()
+    identity = struct.pack(">HH44x", port, 0)  # the kernel leaves out other ports
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        request = _REQUEST.pack(family, _socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN, identity)
+        for body in diag.dump(request):
+            # struct inet_diag_msg: 4 bytes, then the source port in network order; the inode is its last word.
+            if struct.unpack_from(">H", body, 4)[0] == port:
+                found.add(struct.unpack_from("=I", body, 68)[0])
     return found
-
-
-def _messages(raw: bytes, port: int, found: set[int]) -> bool:
-    """Take the inodes from one datagram of the answer; False after its last. Raises OSError: the kernel does not tell."""
-    at = 0
-    while at + _HEAD.size <= len(raw):
-        size, kind, *_ = _HEAD.unpack_from(raw, at)
-        body = at + _HEAD.size
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-            code = struct.unpack_from("=i", raw, body)[0]  # 0, or an errno, negative
-            if code:
-                raise OSError(-code, os.strerror(-code))
-            return False
-        if size < _HEAD.size:
-            raise OSError(errno.EBADMSG, "an answer that is none")
-        # struct inet_diag_msg: 4 bytes, then the source port in network order; the inode is its last word.
-        if struct.unpack_from(">H", raw, body + 4)[0] == port:
-            found.add(struct.unpack_from("=I", raw, body + 68)[0])
-        at += (size + 3) & ~3
-    return True

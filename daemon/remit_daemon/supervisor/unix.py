@@ -16,6 +16,7 @@ import stat
 import struct
 
 from remit_daemon.kernel import calls
+from remit_daemon.peers import diag
 from remit_daemon.supervisor import messages, target
 from remit_daemon.supervisor.act import Act
 from remit_daemon.supervisor.inet import Fd
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 _SUN_PATH = 108
 _LISTEN, _UNCONNECTED = 10, 7  # states, <net/tcp_states.h>
-_SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP = 20, 0x301  # <linux/sock_diag.h>; NLM_F_REQUEST | NLM_F_DUMP
 _UDIAG_SHOW_NAME, _UNIX_DIAG_NAME = 1, 0  # <linux/unix_diag.h>
-_NETLINK_SOCK_DIAG = 4
 _MAX_OWN = 4096  # abstract names of the session's own that are remembered
 _TMP = "/tmp/"  # noqa: S108 - looked at, not made
 
@@ -116,7 +115,7 @@ class Unix:
             rule, op, resource = self._decide_abstract(name, text)
             sock = target.take_fd(note.tid, fd)
             if text in self._buses:
-                return self._bus(note, sock, self._buses[text], ())
+                return self._bus(note, sock, self._buses[text], (Fd(sock),))
             there = raw
             held: tuple[Fd | Pin, ...] = (Fd(sock),)
         else:
@@ -130,7 +129,7 @@ class Unix:
             held = (Fd(sock), pin)
             which = self._buses.get(text)
             if which is not None:
-                return self._bus(note, sock, which, (pin,))
+                return self._bus(note, sock, which, held)
             rule, op, resource = self._decide_path(text)
             there = _to(pin)
 
@@ -175,9 +174,14 @@ class Unix:
             return None, "use", f"app:{app}"
         return None, "connect", text
 
-    def _bus(self, note: Note, sock: int, which: str, held: tuple[Pin, ...]) -> Act:
-        process = self._targets.process(note.tid)
-        exe, comm = self._targets.exe(process), target.comm(process.tgid)
+    def _bus(self, note: Note, sock: int, which: str, held: tuple[Fd | Pin, ...]) -> Act:
+        try:
+            process = self._targets.process(note.tid)
+            exe, comm = self._targets.exe(process), target.comm(process.tgid)
+        except BaseException:
+            for one in held:
+                one.close()
+            raise
 
         def perform() -> Effect:
             def gone() -> bool:
@@ -190,7 +194,7 @@ class Unix:
             return calls.call("connect", sock, there, len(there))
 
         return Act(
-            "connect", (), perform, (Fd(sock), *held), path=f"{which} bus", rule=_GATEWAY, slow=True, silent=True
+            "connect", (), perform, held, path=f"{which} bus", rule=_GATEWAY, slow=True, silent=True
         )  # fmt: skip
 
     # -- bind and send -----------------------------------------------------------------------------
@@ -298,38 +302,20 @@ def abstract(name: bytes) -> str:
 
 
 def _bound(name: bytes) -> set[int]:
-    """Return the inodes of the sockets that have the abstract ``name`` now (sock_diag(7))."""
+    """Return the inodes of the sockets that have the abstract ``name`` now; none where the kernel does not tell."""
     found: set[int] = set()
+    states = 1 << _LISTEN | 1 << _UNCONNECTED
+    request = struct.pack("=BBHIIIII", _socket.AF_UNIX, 0, 0, states, 0, _UDIAG_SHOW_NAME, 0, 0)
     try:
-        netlink = _socket.socket(
-            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-        )
-    except OSError:
-        return found
-    try:
-        states = 1 << _LISTEN | 1 << _UNCONNECTED
-        body = struct.pack("=BBHIIIII", _socket.AF_UNIX, 0, 0, states, 0, _UDIAG_SHOW_NAME, 0, 0)
-        netlink.send(
-            struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + body
-        )
-        while True:
-            raw, at = netlink.recv(1 << 17), 0
-            while at + 16 <= len(raw):
-                size, kind = struct.unpack_from("=IH", raw, at)
-                if kind != _SOCK_DIAG_BY_FAMILY or size < 32:
-                    return found
-                inode = struct.unpack_from("=I", raw, at + 20)[0]
-                # struct unix_diag_msg is 16 bytes; attributes follow
-                here = at + 32
-                while here + 4 <= at + size:
-                    length, what = struct.unpack_from("=HH", raw, here)
-                    if length < 4:
-                        break
-                    if what == _UNIX_DIAG_NAME and raw[here + 4 : here + length] == name:
-                        found.add(inode)
-                    here += (length + 3) & ~3
-                at += (size + 3) & ~3
+        for body in diag.dump(request):
+            here = 16  # struct unix_diag_msg: the inode is its second word; attributes follow
+            while here + 4 <= len(body):
+                length, what = struct.unpack_from("=HH", body, here)
+                if length < 4:
+                    break
+                if what == _UNIX_DIAG_NAME and body[here + 4 : here + length] == name:
+                    found.add(struct.unpack_from("=I", body, 4)[0])
+                here += (length + 3) & ~3
     except OSError:
         return set()
-    finally:
-        netlink.close()
+    return found
