@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,6 @@ import pytest
 from system.harness import PYTHON, Arena, rules
 
 ANSWER_SECONDS = 5.0
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    a = Arena()
-    try:
-        a.write_policy()
-        a.start_daemon()
-        yield a
-    finally:
-        a.close()
 
 
 @pytest.fixture(autouse=True)
