@@ -19,7 +19,7 @@ from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.records import Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
-from remit_daemon.peers import mark
+from remit_daemon.peers import mark, senders
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
@@ -67,6 +67,7 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -244,8 +245,8 @@ class Daemon:
     def _send(self, session: str, frame: dict[str, Any]) -> None:
         kind = frame["type"]
         asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
-        for senders in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
-            sender = senders.get(session)
+        for table in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
+            sender = table.get(session)
             if sender is not None:
                 sender(frame)
 

@@ -1,8 +1,13 @@
 """The approver and agent sockets: JSON-RPC 2.0, one object a line, UTF-8.
 
-``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
+The kernel names the writer of each message, not only who connected (``senders`` of ``status``: "pidfd", or "pid" where the kernel gives the
+number alone, before Linux 6.5). A line is written by one process; descriptors that come with it are closed. Where an answer has
+descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later than it.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}}
+``approver.sock`` is for the person: its peers are verified, none of them may be inside a session, and each writes for itself: a
+message from another process on its connection ends it.
+
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
@@ -28,7 +33,8 @@
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``)
 
-``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
+``agent.sock`` is for programs inside a session, told by the kernel's word on the writer of each message, never by what they say. They
+write with write(2) or send(2); sendmsg(2) is performed by remit itself and refused here, since it cannot say for whom.
 
     whoami                                {session, agent, project}
     denials  {limit?}                     [Entry]  of this session only
