@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from remit_daemon.broker import events as ev
@@ -20,6 +21,7 @@ from remit_daemon.broker.records import Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
+from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
@@ -36,6 +38,7 @@ INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
 INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
+HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
 
 Sender = Callable[[dict[str, Any]], None]
 Watcher = Callable[[str, dict[str, Any]], None]
@@ -67,6 +70,8 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.attestor = Attestor()
+        self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
         self._pidfds: dict[str, int] = {}
@@ -181,6 +186,11 @@ class Daemon:
                 log.error("internal error", exc_info=done.exception())
 
         task.add_done_callback(ended)
+
+    async def attest(self, pid: int, pidfd: int, behalf: str) -> Attestation:
+        """Return what ``pid``, held by ``pidfd``, runs now (see ``peers.attest``), hashed beside the loop on behalf of a session or process."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._hashing, self.attestor.of_process, pid, pidfd, behalf)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -405,6 +415,7 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._hashing.shutdown(wait=False, cancel_futures=True)
         try:
             self.ledger.close()
         except LedgerError as e:
