@@ -117,7 +117,12 @@ class Broker:
 
     def grants(self, now: float) -> list[dict[str, Any]]:
         """Return the wire Grants, oldest first."""
-        return [grant_view(g) for g in self.state.grants.values() if g.expires is None or g.expires > now]
+        s = self.state
+        return [
+            grant_view(g) | {"withheld": s.waits(g)}
+            for g in s.grants.values()
+            if g.expires is None or g.expires > now
+        ]
 
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
@@ -171,6 +176,11 @@ class Broker:
                 return self._steer(event)
             case ev.PolicyChanged():
                 return self._policy_changed(event, now)
+            case ev.Withhold():
+                self.state.withheld[event.agent] = now
+                return self._push(self._running(event.agent))
+            case ev.Carry():
+                return self._carry(event, now)
             case ev.Used():
                 return self._used(event)
             case ev.Tick():
@@ -544,9 +554,20 @@ class Broker:
         ]  # fmt: skip
         if event.id and not gone:
             raise Refused(NOT_FOUND, f"no grant {event.id}")
+        out = self._take_back(gone)
+        # A once-answer that waits for its retry is a permission too.
+        for p in list(s.prompts.values()):
+            if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
+                s.prompts[p.id] = replace(p, pass_until=None)
+                out.append(ev.Store(s.prompts[p.id]))
+        out += self._push(self._affected(gone))
+        out.append(ev.Reply({"revoked": [g.id for g in gone]}))
+        return _ordered(out)
+
+    def _take_back(self, gone: list[Grant]) -> list[ev.Command]:
         out: list[ev.Command] = []
         for grant in gone:
-            del s.grants[grant.id]
+            del self.state.grants[grant.id]
             view = grant_view(grant)
             entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
             out += [
@@ -556,14 +577,26 @@ class Broker:
                     sync=True,
                 ),
             ]
-        # A once-answer that waits for its retry is a permission too.
-        for p in list(s.prompts.values()):
-            if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
-                s.prompts[p.id] = replace(p, pass_until=None)
-                out.append(ev.Store(s.prompts[p.id]))
-        out += self._push(self._affected(gone))
-        out.append(ev.Reply({"revoked": [g.id for g in gone]}))
+        return out
+
+    def _carry(self, event: ev.Carry, now: float) -> list[ev.Command]:
+        s = self.state
+        s.withheld.pop(event.agent, None)
+        older = [
+            g for g in s.grants.values()
+            if g.agent == event.agent and not g.session and g.created <= event.since
+        ]  # fmt: skip
+        out = [] if event.keep else self._take_back(older)
+        entry = {"actor": "human", "op": "agent", "agent": event.agent}
+        outcome = "kept" if event.keep else "dropped"
+        note = f"{len(older)} answers from before its program changed"
+        out.append(ev.Record({**entry, "outcome": outcome, "note": note}, sync=True))
+        out += self._push(self._running(event.agent))
+        out.append(ev.Reply({outcome: [g.id for g in older]}))
         return _ordered(out)
+
+    def _running(self, agent: str) -> set[str]:
+        return {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
 
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
@@ -25,6 +25,7 @@ from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
+from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
 from remit_daemon.wire.control import of_gateway
@@ -40,6 +41,7 @@ STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is 
 IDLE_TICK = 60.0
 HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
 
+T = TypeVar("T")
 Sender = Callable[[dict[str, Any]], None]
 Watcher = Callable[[str, dict[str, Any]], None]
 
@@ -74,6 +76,7 @@ class Daemon:
         self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
+        self.registry = Registry(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -189,8 +192,15 @@ class Daemon:
 
     async def attest(self, pid: int, pidfd: int, behalf: str) -> Attestation:
         """Return what ``pid``, held by ``pidfd``, runs now (see ``peers.attest``), hashed beside the loop on behalf of a session or process."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._hashing, self.attestor.of_process, pid, pidfd, behalf)
+        return await self.beside(self.attestor.of_process, pid, pidfd, behalf)
+
+    async def hash_file(self, path: str) -> str:
+        """Return the SHA-256 of a file that the person named. Raises OSError."""
+        return await self.beside(self.attestor.of_file, path, "person")
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """Return ``work(*args)``, done in a thread beside the loop: it reads files that may be large or slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._hashing, work, *args)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -415,6 +425,7 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.registry.close()
         self._hashing.shutdown(wait=False, cancel_futures=True)
         try:
             self.ledger.close()
