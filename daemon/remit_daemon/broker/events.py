@@ -120,9 +120,11 @@ class PolicyChanged:
 
 @dataclass(frozen=True, slots=True)
 class Withhold:
-    """The program of ``agent`` has changed: what was granted it before, for longer than a session, is not used until ``Carry``."""
+    """The program of ``agent`` has changed: what was granted it before, for longer than a session, is not used until ``Carry``. Or it is
+    again (``on`` false), because policy does not ask for that any more."""
 
     agent: str
+    on: bool = True
 
 
 @dataclass(frozen=True, slots=True)

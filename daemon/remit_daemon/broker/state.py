@@ -28,8 +28,8 @@ class State:
     next_grant: int = 1
 
     def waits(self, grant: Grant) -> bool:
-        """Tell whether ``grant`` is withheld: the agent's program has changed since it was given."""
-        return not grant.session and grant.created <= self.withheld.get(grant.agent, -1.0)
+        """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""
+        return before_change(grant, self.withheld.get(grant.agent, -1.0))
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
@@ -37,3 +37,8 @@ class State:
             self.revision, dict(self.sessions), dict(self.prompts), dict(self.grants), dict(self.holds),
             dict(self.looks), dict(self.bases), dict(self.engines), dict(self.withheld), self.next_prompt, self.next_grant,
         )  # fmt: skip
+
+
+def before_change(grant: Grant, since: float) -> bool:
+    """Tell whether ``grant`` allows something beyond one session and was given by ``since``, when the agent's program changed."""
+    return grant.verdict == "allow" and not grant.session and grant.created <= since

@@ -207,6 +207,7 @@ def _grants(client: Client, args: argparse.Namespace) -> int:
         return OK
     for g in found:
         state = ", suspended: not used for long" if g.get("suspended") else ""
+        state += ", waits: its agent's program has changed (remit agent update)" if g["withheld"] else ""
         _say(f"{g['id']}  {escape(g['rule'])}")
         _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
     return OK

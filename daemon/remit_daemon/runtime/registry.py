@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.agents import ADOPTED, LAUNCHED, REGISTERED, KnownAgent, Program, seen
+from remit_daemon.broker.state import before_change
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers.attest import Attestation, assurance
 from remit_daemon.peers.process import PeerError, alive, ancestors, identify, inside_session
@@ -79,11 +80,11 @@ class Registry:
             kind, script = script_of(name, hello["argv"])
             if kind is not Kind.FILE:
                 return None
-            path, by = os.path.realpath(os.path.join(hello["cwd"], script)), digest
             try:
+                path, by = os.path.realpath(os.path.join(hello["cwd"], script)), digest
                 digest = await self._daemon.hash_file(path)
-            except OSError as e:
-                log.info("%s is not attested: %s", path, e)
+            except (OSError, ValueError) as e:
+                log.info("%r is not attested: %s", script, e)
                 return None
         return Program(digest, path, LAUNCHED, now, now, by) if digest else None
 
@@ -106,9 +107,10 @@ class Registry:
             self._record("remit", name, "changed", note, program)
         elif found.pending and not ask:
             found = replace(found, pending=False)
-        if found.pending != (name in self._daemon.broker.state.withheld):
-            event = ev.Withhold(name) if found.pending else ev.Carry(name, found.changed or now, True)
-            self._daemon.apply(event)
+        if (found.pending and before is not None) or found.pending != (
+            name in self._daemon.broker.state.withheld
+        ):
+            self._daemon.apply(ev.Withhold(name, found.pending))
         self._keep(found)
         if program.digest not in {p.digest for p in (known.programs if known else ())}:
             self._daemon.spawn(self._look_up_publisher(name, program))
@@ -132,7 +134,7 @@ class Registry:
         head = f"{agent.name}'s {what} since {_day(since)}"
         word = f"remit agent update {agent.name}"
         if agent.pending:
-            return f"{head}: {answers} wait for `{word} --keep` or `--drop`"
+            return f"{head}: {answers} wait{'s' * (count == 1)} for `{word} --keep` or `--drop`"
         return f"{head}: {answers} kept until you say otherwise (`{word} --drop`)"
 
     def _granted(self, agent: KnownAgent) -> int:
@@ -140,7 +142,7 @@ class Registry:
         return sum(
             1
             for g in self._daemon.broker.state.grants.values()
-            if g.agent == agent.name and not g.session and g.created <= (agent.changed or 0.0)
+            if g.agent == agent.name and before_change(g, agent.changed or 0.0)
         )
 
     async def _look_up_publisher(self, name: str, program: Program) -> None:
@@ -213,23 +215,22 @@ class Registry:
         return self._view(await self._learn(p["name"], program))
 
     async def _program_at(self, exe: str, script: str) -> Program:
-        for path in (exe, script) if script else (exe,):
-            if not path.startswith("/"):
-                raise Problem(INVALID_PARAMS, f"{path!r} must be absolute")
-        try:
-            digest = await self._daemon.hash_file(exe)
-            own = await self._daemon.hash_file(script) if script else ""
-        except (OSError, ValueError) as e:
-            why = getattr(e, "strerror", None) or str(e)
-            raise Problem(
-                NOT_FOUND, f"cannot hash {script if 'digest' in locals() else exe}: {why}"
-            ) from None
+        digest = await self._digest_of(exe)
+        own = await self._digest_of(script) if script else ""
         if not script and interpreter(os.path.realpath(exe)):
             raise Problem(INVALID_PARAMS, f"{exe} is an interpreter: say which script it runs, with script")
         now = self._daemon.clock()
         return Program(
             own or digest, os.path.realpath(script or exe), REGISTERED, now, now, digest if own else ""
         )
+
+    async def _digest_of(self, path: str) -> str:
+        if not path.startswith("/"):
+            raise Problem(INVALID_PARAMS, f"{path!r} must be absolute")
+        try:
+            return await self._daemon.hash_file(path)
+        except (OSError, ValueError) as e:
+            raise Problem(NOT_FOUND, f"cannot hash {path}: {getattr(e, 'strerror', None) or e}") from None
 
     async def _learn(self, name: str, program: Program) -> KnownAgent:
         """Take ``program`` up under ``name``: the person says that it is this agent's, so nothing has changed."""
@@ -257,7 +258,7 @@ class Registry:
         agent = self._named(want(params, name=str)["name"])
         gone = self._daemon.apply(ev.Revoke(agent=agent.name))["revoked"]
         if agent.pending:
-            self._daemon.apply(ev.Carry(agent.name, agent.changed or 0.0, False))
+            self._daemon.apply(ev.Withhold(agent.name, False))
         self._record("human", agent.name, "forgotten", "")
         self._daemon.memory.forget_agent(agent.name)
         del self._agents[agent.name]
