@@ -92,6 +92,8 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    if found["senders"] != "pidfd":
+        _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
     if found["policy"]["errors"]:
@@ -110,6 +112,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         state = s["state"] if s["status"] is None else f"{s['state']} with {s['status']}"
         extra = f", {s['waiting']} waiting" if s["waiting"] else ""
         extra += ", network unmediated" if s["net_all"] else ""
+        extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
@@ -204,6 +207,7 @@ def _grants(client: Client, args: argparse.Namespace) -> int:
         return OK
     for g in found:
         state = ", suspended: not used for long" if g.get("suspended") else ""
+        state += ", waits: its agent's program has changed (remit agent update)" if g["withheld"] else ""
         _say(f"{g['id']}  {escape(g['rule'])}")
         _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
     return OK

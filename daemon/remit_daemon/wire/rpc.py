@@ -1,8 +1,13 @@
 """The approver and agent sockets: JSON-RPC 2.0, one object a line, UTF-8.
 
-``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
+The kernel names the writer of each message, not only who connected (``senders`` of ``status``: "pidfd", or "pid" where the kernel gives the
+number alone, before Linux 6.5). A line is written by one process; descriptors that come with it are closed. Where an answer has
+descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later than it.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}}
+``approver.sock`` is for the person: its peers are verified, none of them may be inside a session, and each writes for itself: a
+message from another process on its connection ends it.
+
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
@@ -15,7 +20,13 @@
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name}      {actor, agent, session, assurance, note, entries: [Entry]}   assurance "" for a human
+    agents                                [Agent]
+    agent    {name}                       Agent
+    agent.register {name, pid} | {name, exe, script?}           Agent   its program is this agent's; paths are absolute
+    agent.forget {name}                   {revoked: [ids]}      the name, and what was granted to it
+    agent.update {name, keep: bool}       {kept: [ids]} | {dropped: [ids]}   what was granted before its program changed
+    adopt    {pid, agent?}                {pid, agent, assurance, note, program}   a running process is called so until it ends, unconfined
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
     token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
@@ -28,7 +39,8 @@
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``)
 
-``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
+``agent.sock`` is for programs inside a session, told by the kernel's word on the writer of each message, never by what they say. They
+write with write(2) or send(2); sendmsg(2) is performed by remit itself and refused here, since it cannot say for whom.
 
     whoami                                {session, agent, project}
     denials  {limit?}                     [Entry]  of this session only
@@ -41,9 +53,13 @@ Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
-Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by, suspended,
+          withheld}   withheld: its agent's program has changed since
+Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
+          last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Times are seconds since the epoch (float); ids are text.
 """
 
