@@ -60,6 +60,7 @@ class Settled:
     by: str
     at: float
     message: str = ""
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,9 @@ class Prompt:
 class Grant:
     """A remembered answer. ``session`` empty: for every session of ``agent``. ``duration`` is as answered.
 
-    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule.
+    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule. ``via`` is the
+    surface that it was given on, ``denials`` how many of its uses were refusals. ``reviewed`` is when a person last
+    looked at it and kept it, ``narrowed`` when its scope became what it is.
     """
 
     id: str
@@ -118,6 +121,20 @@ class Grant:
     uses: int = 0
     last_used: float | None = None
     suspended: bool = False
+    via: str = ""
+    denials: int = 0
+    reviewed: float | None = None
+    narrowed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds for all sessions: the quiet mode ("", deny, hold) and until when, and when a review was last called for."""
+
+    id: str = "standing"
+    quiet: str = ""
+    quiet_until: float = 0.0
+    reminded: float = 0.0
 
 
 def _plain(value: object) -> object:
@@ -126,7 +143,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot store {type(value).__name__}")
 
 
-def to_json(record: Session | Prompt | Grant) -> str:
+def to_json(record: Session | Prompt | Grant | Standing) -> str:
     """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
     return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
 
@@ -158,3 +175,8 @@ def grant_of(text: str) -> Grant:
         raw[name] = tuple(raw[name])
     raw["argv"] = None if raw["argv"] is None else tuple(raw["argv"])
     return Grant(**raw)
+
+
+def standing_of(text: str) -> Standing:
+    """Read what ``to_json`` wrote of a Standing. Raises ValueError or TypeError when it is none."""
+    return Standing(**json.loads(text))

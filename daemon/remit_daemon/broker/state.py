@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt, Session
+from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
@@ -24,10 +24,11 @@ class State:
     engines: dict[str, tuple[Decider, Decider]] = field(default_factory=dict)
     next_prompt: int = 1
     next_grant: int = 1
+    standing: Standing = field(default_factory=Standing)
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
         return State(
             self.revision, dict(self.sessions), dict(self.prompts), dict(self.grants), dict(self.holds),
-            dict(self.looks), dict(self.bases), dict(self.engines), self.next_prompt, self.next_grant,
+            dict(self.looks), dict(self.bases), dict(self.engines), self.next_prompt, self.next_grant, self.standing,
         )  # fmt: skip

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, store_text, to_entry
+from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, load_text, store_text, to_entry
 from remit_daemon.ledger.schema import CHANGES, TOOK_EFFECT
 
 MAX_LIMIT = 10_000  # rows in one answer: about 4 MB as JSON, which is a line's limit on the wire
 DEFAULT_LIMIT = 1000
 _FEW = 5000  # up to so many rows of a path are worth fetching by index; for more, walking by seq is faster
+MAX_USES = 10_000  # distinct things that one rule was used for
 _MAX_HOPS = 32  # of renames that ``who`` follows back
 NO_RECORD = "no record: a human or something outside remit"
 
@@ -154,6 +156,26 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
         (*values, max(0, min(limit, MAX_LIMIT))),
     )
     return sorted((to_entry(Row(*row)) for row in found.fetchall()[::-1]), key=lambda entry: entry["time"])
+
+
+def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the resources, each once and with the arguments of a program, that agents used by ``rule`` after ``since``.
+
+    Both paths of an act count. Of more than MAX_USES the rest is left out, which leaves too few to say what would
+    suffice: then nothing is returned.
+    """
+    found = db.execute(
+        "SELECT DISTINCT path, path2, CASE WHEN op = 'exec' THEN argv ELSE '[]' END FROM rows"
+        " WHERE rule = ? AND substr(rule, 1, 6) = 'grant:' AND actor = 'agent' AND time_ns >= ? LIMIT ?",
+        (store_text(rule), round(since * 1e9), MAX_USES + 1),
+    ).fetchall()
+    if len(found) > MAX_USES:
+        return []
+    out: dict[tuple[str, tuple[str, ...]], None] = {}
+    for path, path2, argv in found:
+        words = tuple(load_text(word) for word in json.loads(argv))
+        out |= dict.fromkeys((load_text(p), words) for p in (path, path2) if p)
+    return list(out)
 
 
 def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:

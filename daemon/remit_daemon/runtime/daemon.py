@@ -61,6 +61,7 @@ class Daemon:
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
         self.broker.load(*memory.load())
         state = self.broker.state
+        state.standing = memory.standing()
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
         self.connections: dict[str, Sender] = {}  # to the supervisors
@@ -295,18 +296,19 @@ class Daemon:
 
     def publish(self) -> None:
         """Tell watchers of new rows, and count the uses of grants."""
-        uses: dict[str, tuple[int, float]] = {}
+        uses: dict[str, tuple[int, int, float]] = {}
         end = self.ledger.size()
         while self._published < end:
             entries = self.ledger.query(Filter(after=self._published, limit=1000))
             for entry in entries:
                 if entry["rule"].startswith("grant:") and entry["actor"] == "agent":
-                    n, at = uses.get(entry["rule"][6:], (0, 0.0))
-                    uses[entry["rule"][6:]] = (n + 1, max(at, entry["time"]))
+                    n, denied, at = uses.get(entry["rule"][6:], (0, 0, 0.0))
+                    denied += entry["verdict"] == "deny"
+                    uses[entry["rule"][6:]] = (n + 1, denied, max(at, entry["time"]))
                 self.notify("entry", entry)
             self._published = entries[-1]["seq"] if len(entries) == 1000 else end
-        for ident, (n, at) in uses.items():
-            self.attempt(ev.Used(ident, n, at))
+        for ident, (n, denied, at) in uses.items():
+            self.attempt(ev.Used(ident, n, at, denied))
 
     # -- the policy --------------------------------------------------------------------------------
 

@@ -2,17 +2,23 @@
 
 ``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}}
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows},
+                                          review: {due: int, suspended: int}, quiet: null|{mode, until}}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
-    prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
+    prompts  {all?: bool, missed?: bool}  [Prompt]   open ones; with ``all`` the missed and settled as well; with ``missed`` these alone
     prompt   {id}                         Prompt
     look     {id, looking: bool}          {}         a person is reading it: its clock stops
     preview  {id, verdict, for, scope?}   {rule: str, scope: str}   the exact rule that ``answer`` would store
-    answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?}
+    answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?, via?: cli|tui|notification}
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
+    grant.narrow {id, scope}              {grant: id, rule}   within what it covers only
+    grant.extend {id, seconds}            {grant: id, rule}   ends so long from now, later than it would, within 365 days
+    grant.keep   {id}                     {grant: id, rule}   a person looked at it; a suspended one is in force again
+    review.done  {kept, narrowed, revoked, skipped: int}      {}   a person went through those that are ``due``
+    quiet    {mode: deny|hold|off, seconds?}  {mode, until: s|null}   until then every question is denied, or held, and nobody is called
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
     who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
@@ -26,7 +32,8 @@
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
     reload                                {errors: [...], revision}
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
-                                          ``entry`` Entry (only with ``log``)
+                                          ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
+                                          ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
 
 ``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
 
@@ -41,7 +48,10 @@ Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
-Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+          An answer has a ``via`` too, "" where it is not known.
+Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
+          denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool}
+          and, from ``grants``: {markers: [suspended|unused|stale|never-narrowed|dead], suffices: pattern|"", due: bool}
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 Times are seconds since the epoch (float); ids are text.
