@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from remit_daemon.cli import grants_cmd
 from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
-from remit_daemon.wire.words import NO_RULE, verbs
+from remit_daemon.wire.words import NO_RULE, moment_text, span, verbs
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FOLLOW = 0.5
@@ -69,18 +70,6 @@ def moment(text: str, now: float) -> float:
     raise ValueError(f"{text!r} is no time; write 2h, 2026-01-31 or '2026-01-31 18:00'")
 
 
-def _when(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def _age(at: float) -> str:
-    past = max(0, int(time.time() - at))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if past >= size:
-            return f"{past // size}{unit}"
-    return f"{past}s"
-
-
 def _status(client: Client, args: argparse.Namespace) -> int:
     found = client.call("status")
     if args.json:
@@ -92,6 +81,12 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    if found["quiet"]:
+        _say(grants_cmd.quiet_line(found["quiet"]))
+    if found["review"]["due"]:
+        n, out = found["review"]["due"], found["review"]["suspended"]
+        suspended = f", {out} of them suspended" if out else ""
+        _say(f"{n} grant{'s want' if n != 1 else ' wants'} a look{suspended}: `remit review`")
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
     if found["policy"]["errors"]:
@@ -112,7 +107,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         extra += ", network unmediated" if s["net_all"] else ""
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
         _say(
-            f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
+            f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {moment_text(s['started'])}  {escape(s['project'])}"
         )
     return OK
 
@@ -134,7 +129,7 @@ def describe_prompt(p: dict[str, Any]) -> str:
         what += f" -> {escape(p['path2'])}"
     answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
     lines = [
-        f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
+        f"{p['id']}  {p['state']}{answer}  {span(time.time() - p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
@@ -154,7 +149,7 @@ def _prompts(client: Client, args: argparse.Namespace) -> int:
         from remit_daemon.cli import watch
 
         return watch.run(client, json_out=args.json)
-    found = client.call("prompts", {"all": args.all})
+    found = client.call("prompts", {"all": args.all, "missed": args.missed})
     if args.json:
         _json(found)
         return OK
@@ -179,9 +174,10 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
         "for": duration,
         "scope": scope,
         "message": args.message,
+        "via": "cli",
     }
     if args.preview:
-        del params["message"]
+        del params["message"], params["via"]
         result = client.call("preview", params)
     else:
         result = client.call("answer", params)
@@ -194,18 +190,6 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
             _say(f"remembered as {result['grant']}; `remit revoke {result['grant']}` takes it back")
         if others:
             _say(f"this settled {', '.join(others)} as well")
-    return OK
-
-
-def _grants(client: Client, args: argparse.Namespace) -> int:
-    found = client.call("grants")
-    if args.json:
-        _json(found)
-        return OK
-    for g in found:
-        state = ", suspended: not used for long" if g.get("suspended") else ""
-        _say(f"{g['id']}  {escape(g['rule'])}")
-        _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
     return OK
 
 
@@ -374,7 +358,10 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
     "resume": (_steer("resume"), False),
     "prompts": (_prompts, False),
     "answer": (_answer, True),
-    "grants": (_grants, True),
+    "grants": (grants_cmd.grants, True),
+    "grant": (grants_cmd.grant, True),
+    "review": (grants_cmd.review, True),
+    "quiet": (grants_cmd.quiet, True),
     "revoke": (_revoke, True),
     "log": (_log, True),
     "who": (_who, True),
@@ -392,6 +379,11 @@ def _parser(name: str) -> _Parser:
         p.add_argument("session")
     elif name == "prompts":
         p.add_argument("--all", action="store_true", help="the missed and settled as well")
+        p.add_argument(
+            "--missed",
+            action="store_true",
+            help="those that nobody answered; `answer ID VERDICT --for always` makes a rule of one",
+        )
         p.add_argument("--watch", action="store_true", help="show and answer them as they come")
     elif name == "answer":
         p.add_argument("id")
@@ -402,6 +394,19 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--scope", default="", help="a pattern, or the number of an offered scope")
         p.add_argument("--message", default="", help="what to tell the agent")
         p.add_argument("--preview", action="store_true", help="only show the rule that would be stored")
+    elif name == "grant":
+        p.add_argument("action", choices=("narrow", "extend", "keep"))
+        p.add_argument("id")
+        p.add_argument(
+            "value",
+            nargs="?",
+            default="",
+            metavar="SCOPE|TIME",
+            help="what to narrow to, or how long from now it is to last",
+        )
+    elif name == "quiet":
+        p.add_argument("time", nargs="?", default="", metavar="TIME|off", help="for how long, such as 30m")
+        p.add_argument("mode", nargs="?", choices=("deny", "hold"), default="hold")
     elif name == "revoke":
         p.add_argument("id", nargs="?", default="")
         p.add_argument("--agent", default="")

@@ -12,6 +12,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   status, sessions      what runs                          stop, pause, resume ID
   log, log verify       what was done, and by whom         who        who did this to PATH or PID
   denials               what was refused                   grants, revoke   what you allowed for longer
+  review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
   token                 issue, exchange, introspect, revoke, list, scopes

@@ -19,6 +19,7 @@ from remit_daemon.broker.records import Session
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers import mark
 from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, supervisor_above
+from remit_daemon.runtime import review
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import linger
 from remit_daemon.runtime.policies import SnapshotRefused, subject
@@ -184,7 +185,10 @@ class Control:
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
-        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld))
+        self._welcome(
+            known,
+            "" if hello["session"] else _warnings(fresh, withheld, review.standing(daemon)["suspended"]),
+        )
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -293,8 +297,11 @@ def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session, withheld: tuple[str, ...]) -> str:
+def _warnings(session: Session, withheld: tuple[str, ...], suspended: int) -> str:
     lines = []
+    if suspended:
+        were = "grants were" if suspended > 1 else "grant was"
+        lines.append(f"{suspended} {were} suspended, not having been used for long: `remit review`")
     if withheld:
         lines.append(
             f"see that {session.agent} gets: {shlex.join(withheld)} (a sandbox of its own cannot work in here)"
