@@ -15,6 +15,7 @@ What holds whatever comes:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
@@ -24,7 +25,7 @@ from remit_daemon.broker import keeping
 from remit_daemon.broker.events import Refused as Refused
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.keeping import MAX_ALWAYS
-from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Grant, Prompt, Session, Settled
+from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
 from remit_daemon.broker.state import State
@@ -378,9 +379,19 @@ class Broker:
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
             deadline=max(now, s.standing.quiet_until if self.quiet(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
+            chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
         return prompt
+
+    def _before_it(self, event: ev.Ask, agent: str, argv: tuple[str, ...]) -> Before:
+        ends: Counter[PromptState] = Counter()
+        for p in self.state.prompts.values():
+            if (p.agent, p.ops, p.path, p.path2) == (agent, event.ops, event.path, event.path2) and (
+                not argv or p.argv == argv
+            ):
+                ends[p.state] += 1
+        return Before(ends[PromptState.ALLOWED], ends[PromptState.DENIED], ends[PromptState.MISSED])
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state

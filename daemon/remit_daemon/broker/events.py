@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit_daemon.broker.records import Grant, Prompt, Session, Standing
+from remit_daemon.broker.records import Grant, Parent, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
@@ -64,6 +64,7 @@ class Ask:
     argv: tuple[str, ...] = ()
     source: str = ""
     count: int = 1
+    chain: tuple[Parent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from remit_daemon.broker.records import Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
-from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+from remit_policy.kinds import kind_of
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, FILE_OPS, GRANT, Decision, Rule, Snapshot
 
 __all__ = ["Decider", "Judge"]
 
@@ -101,6 +102,12 @@ class Judge:
             for p in ((path, path2) if path2 else (path,))
             for rule in whole.explain(op, p).matches
         ]
+
+    def kind(self, state: State, session: str, ops: Sequence[str], path: str) -> str:
+        """Return the kind of the file ``path``, "" when ``ops`` are about no file."""
+        if not all(op in FILE_OPS or op == "exec" for op in ops):
+            return ""
+        return kind_of(path, self.insisting(state, session, ("read", "write"), path, ""))
 
     def covers(
         self,

@@ -50,6 +50,24 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A process above the one that asks: shown to a person, told by numbers that may have been others' since."""
+
+    pid: int
+    comm: str
+    exe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How often the same was asked before, and how that ended."""
+
+    allowed: int = 0
+    denied: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """How a prompt was settled: by whom (``human``, ``policy``, a prompt's or grant's id), with what rule."""
 
@@ -66,7 +84,8 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
-    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry."""
+    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none."""
 
     id: str
     session: str
@@ -91,6 +110,9 @@ class Prompt:
     pass_until: float | None = None
     pass_used: bool = False
     scopes: tuple[Scope, ...] = ()
+    chain: tuple[Parent, ...] = ()
+    kind: str = ""
+    before: Before = Before()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -162,6 +184,8 @@ def prompt_of(text: str) -> Prompt:
     raw = json.loads(text)
     raw["state"] = PromptState(raw["state"])
     raw["scopes"] = tuple(Scope(**s) for s in raw["scopes"])
+    raw["chain"] = tuple(Parent(**p) for p in raw.get("chain", ()))
+    raw["before"] = Before(**raw.get("before", {}))
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])

@@ -51,6 +51,13 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
         "exe": prompt.exe,
         "comm": prompt.comm,
         "argv": list(prompt.argv),
+        "chain": [{"pid": p.pid, "comm": p.comm, "exe": p.exe} for p in prompt.chain],
+        "kind": prompt.kind,
+        "before": {
+            "allowed": prompt.before.allowed,
+            "denied": prompt.before.denied,
+            "missed": prompt.before.missed,
+        },
         "source": prompt.source,
         "count": prompt.count,
         "created": prompt.created,

@@ -122,6 +122,15 @@ def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
     return command
 
 
+# Kinds of files that a person should be told of.
+NOTEWORTHY = {
+    "key": "a key, or a store of keys",
+    "credential": "a credential",
+    "history": "a history of what was typed",
+    "later": "run later, outside the session",
+}
+
+
 def describe_prompt(p: dict[str, Any]) -> str:
     """Return a prompt as lines: every text of an agent's choosing escaped, none shortened."""
     what = f"{escape(p['agent'])} wants to {', '.join(map(escape, verbs(p['ops'])))} {escape(p['path'])}"
@@ -134,6 +143,15 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
+    if p["chain"]:
+        lines.append(
+            "    started by " + ", by ".join(f"{escape(c['comm'])} ({c['pid']})" for c in p["chain"])
+        )
+    known = [f"{n}x {how}" for how, n in p["before"].items() if n]
+    if known:
+        lines.append("    asked before: " + ", ".join(known))
+    if p["kind"] in NOTEWORTHY:
+        lines.append(f"    this is {NOTEWORTHY[p['kind']]}")
     if p["argv"]:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
@@ -185,12 +203,31 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
         _json(result)
     else:
         _say(escape(result["rule"]))
+        if args.preview and args.verdict == "allow":
+            for line in reach_lines(client.call("reach", {"id": args.id, "scope": scope})):
+                _say(line)
         others = [i for i in result.get("settled", ()) if i != args.id]
         if result.get("grant"):
             _say(f"remembered as {result['grant']}; `remit revoke {result['grant']}` takes it back")
         if others:
             _say(f"this settled {', '.join(others)} as well")
     return OK
+
+
+def reach_lines(found: dict[str, Any]) -> list[str]:
+    """Return what else a scope would permit, as lines."""
+    lines = []
+    past, disk = found["ledger"], found["disk"]
+    if past["number"]:
+        least = "at least " if past["at_least"] else ""
+        lines.append(f"it would have allowed {least}{past['number']} acts of the last 30 days")
+    if disk is not None:
+        least = "at least " if disk["at_least"] else ""
+        lines.append(
+            f"it is about {least}{disk['number']} file{'s' * (disk['number'] != 1)} that are there now"
+        )
+        lines += [f"    among them {escape(path)}" for path in disk["secrets"]]
+    return lines
 
 
 def _revoke(client: Client, args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -176,6 +176,33 @@ def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, 
         words = tuple(load_text(word) for word in json.loads(argv))
         out |= dict.fromkeys((load_text(p), words) for p in (path, path2) if p)
     return list(out)
+
+
+def recent_acts(
+    db: sqlite3.Connection, agent: str, ops: Sequence[str], since: float, below: str
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield (operation, resource, arguments) of what ``agent`` did, or tried, after ``since``.
+
+    ``below`` is a directory that the resources lie in; without one ("") the newest come first. Acts that are no operation of a policy (a rename)
+    are none of ``ops``.
+    """
+    where = ["actor = 'agent'", "agent = ?", f"op IN ({', '.join('?' * len(ops))})"]
+    values: list[Any] = [store_text(agent), *ops]
+    if below:
+        base = store_text(below).rstrip("/")
+        where += [
+            "path >= ?",
+            "path < ?",
+            "+time_ns >= ?",
+        ]  # by path: few lie there, many are of the last month
+        values += [base + "/", base + "0"]
+    else:
+        where.append("time_ns >= ?")
+    values.append(round(since * 1e9))
+    order = "" if below else " ORDER BY time_ns DESC"
+    sql = f"SELECT op, path, argv FROM rows WHERE {' AND '.join(where)}{order}"  # noqa: S608 - constants
+    for op, path, argv in db.execute(sql, values):
+        yield load_text(op), load_text(path), tuple(load_text(word) for word in json.loads(argv))
 
 
 def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:

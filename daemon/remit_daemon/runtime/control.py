@@ -15,10 +15,10 @@ from typing import Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import Parent, Session
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers import mark
-from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, supervisor_above
+from remit_daemon.peers.process import Peer, PeerError, inside_session, parents, peer_of, supervisor_above
 from remit_daemon.runtime import review
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import linger
@@ -262,8 +262,11 @@ class Control:
                 fields: dict[str, Any] = {
                     n: tuple(v) if isinstance(v := frame[n], list) else v for n in _ASK
                 }
+                chain = tuple(
+                    Parent(*p) for p in parents(frame["pid"], daemon.broker.state.sessions[session].pid)
+                )
                 try:
-                    daemon.apply(ev.Ask(session, **fields))
+                    daemon.apply(ev.Ask(session, chain=chain, **fields))
                 except (Refused, LedgerError, StoreError) as e:
                     # What cannot be asked or recorded is denied.
                     log.warning("session %s: ask %d: %s", session, frame["seq"], e)

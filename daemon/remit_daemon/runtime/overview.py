@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.runtime import review
+from remit_daemon.runtime import reach, review
 from remit_daemon.runtime.lines import Method, Params, want
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def methods(daemon: Daemon) -> dict[str, Method]:
         p = want(params, mode=str, seconds=(int, 0))
         return daemon.apply(ev.Quiet(p["mode"], p["seconds"]))
 
+    async def reached(params: Params) -> Any:
+        p = want(params, id=str, scope=(str, ""))
+        return await reach.reach(daemon, p["id"], p["scope"])
+
     return {
+        "reach": reached,
         "grants": grants,
         "grant.narrow": narrow,
         "grant.extend": extend,

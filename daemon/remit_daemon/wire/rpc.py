@@ -10,6 +10,8 @@
     prompt   {id}                         Prompt
     look     {id, looking: bool}          {}         a person is reading it: its clock stops
     preview  {id, verdict, for, scope?}   {rule: str, scope: str}   the exact rule that ``answer`` would store
+    reach    {id, scope?}                 {scope, rule, ledger: Count, disk: Count|null}   what else that scope would permit: acts of the
+                                          last 30 days, and files there are (null where it is about one, or none); within a second
     answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?, via?: cli|tui|notification}
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
@@ -46,12 +48,15 @@
 Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, enforced: [str]}
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
-          created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
+          chain: [{pid, comm, exe}] the processes above, nearest first, kind: a kind of ``remit_policy.kinds`` or "" for no file,
+          before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
           An answer has a ``via`` too, "" where it is not known.
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
           denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool}
           and, from ``grants``: {markers: [suspended|unused|stale|never-narrowed|dead], suffices: pattern|"", due: bool}
+Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: [paths of keys, credentials, histories]}   ``at_least``:
+          looking ended before everything was seen
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 Times are seconds since the epoch (float); ids are text.
