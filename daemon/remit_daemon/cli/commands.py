@@ -112,6 +112,23 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
     return OK
 
 
+def _session(client: Client, args: argparse.Namespace) -> int:
+    from remit_daemon.ledger.report import lines
+
+    found = client.call("report", {"session": args.session})
+    if args.json:
+        _json(found)
+        return OK
+    ended = "runs" if found["ended"] is None else f"ended with {found['status']}"
+    took = span((found["ended"] or time.time()) - found["started"])
+    _say(f"{found['session']}  {escape(found['agent'])}  {moment_text(found['started'])}, {took}, {ended}")
+    _say("  " + " ".join(map(escape, found["argv"])))
+    _say("  in " + escape(found["project"]))
+    for line in lines(found, escape):
+        _say(line)
+    return OK
+
+
 def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
     def command(client: Client, args: argparse.Namespace) -> int:
         result = client.call(name, {"session": args.session})
@@ -390,6 +407,7 @@ Command = Callable[[Client, argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, bool]] = {
     "status": (_status, False),
     "sessions": (_sessions, False),
+    "session": (_session, True),
     "stop": (_steer("stop"), False),
     "pause": (_steer("pause"), False),
     "resume": (_steer("resume"), False),
@@ -412,6 +430,9 @@ def _parser(name: str) -> _Parser:
     p = _Parser(prog=f"remit {name}", allow_abbrev=False)
     if name == "sessions":
         p.add_argument("--all", action="store_true", help="those that ended as well")
+    elif name == "session":
+        p.add_argument("what", choices=("show",))
+        p.add_argument("session")
     elif name in ("stop", "pause", "resume"):
         p.add_argument("session")
     elif name == "prompts":

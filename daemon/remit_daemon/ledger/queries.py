@@ -18,12 +18,12 @@ MAX_USES = 10_000  # distinct things that one rule was used for
 _MAX_HOPS = 32  # of renames that ``who`` follows back
 NO_RECORD = "no record: a human or something outside remit"
 
-_FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
+FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
   (SELECT d.outcome FROM rows d WHERE d.act = r.seq ORDER BY d.seq DESC LIMIT 1), r.outcome)
   ELSE r.outcome END"""
 _SELECT = (
     "SELECT "  # noqa: S608 - constants
-    + ", ".join(_FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
+    + ", ".join(FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
     + " FROM rows r"
 )
 _REFUSED = "('refused','denied','expired')"
@@ -101,7 +101,7 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if wanted.outcome:
         # Its first word: what completed an act may say more after it.
         word = store_text(wanted.outcome + " ")
-        terms.append(f"substr({_FINAL} || ' ', 1, ?) = ?")
+        terms.append(f"substr({FINAL} || ' ', 1, ?) = ?")
         values += [len(word), word]
     for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
         if bound is not None:
@@ -146,7 +146,7 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
 
     Refused by a rule, denied by a person, or expired while it was held.
     """
-    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {_FINAL} IN {_REFUSED})"
+    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {FINAL} IN {_REFUSED})"
     values: list[Any] = []
     if session:
         where += " AND r.session = ?"

@@ -288,7 +288,8 @@ class Control:
             case "end":
                 daemon.connections.pop(session, None)
                 daemon.gateways.pop(session, None)
-                daemon.finish(session, frame["status"])
+                tty = daemon.broker.state.sessions[session].hello["tty"]
+                daemon.finish(session, frame["status"], self.send if tty else None)
 
 
 def _socket(writer: asyncio.StreamWriter) -> socket.socket:

@@ -21,6 +21,7 @@ from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
@@ -148,12 +149,15 @@ class Daemon:
         pidfd = self._pidfds.get(session)
         return pidfd is not None and alive(pidfd)
 
-    def finish(self, session: str, status: int | None) -> None:
-        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded."""
-        self._unguard(session)
-        self.spawn(self._finish(session, status))
+    def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
+        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded.
 
-    async def _finish(self, ident: str, status: int | None) -> None:
+        ``tell`` is whom to tell, then, what is to be said of it.
+        """
+        self._unguard(session)
+        self.spawn(self._finish(session, status, tell))
+
+    async def _finish(self, ident: str, status: int | None, tell: Sender | None) -> None:
         session = self.broker.state.sessions.get(ident)
         if session is None or not session.live:
             return
@@ -169,6 +173,8 @@ class Daemon:
                 self.ledger.forget(SessionInfo(ident, session.agent), path)
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal stays: %s", ident, e)
+        if tell is not None:
+            tell({"type": "ended", "message": await report.farewell(self, ident)})
 
     def spawn(self, coroutine: Any) -> None:
         """Run ``coroutine`` beside us; what it raises is logged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.runtime import reach, review
+from remit_daemon.runtime import reach, report, review
 from remit_daemon.runtime.lines import Method, Params, want
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def methods(daemon: Daemon) -> dict[str, Method]:
         p = want(params, id=str, scope=(str, ""))
         return await reach.reach(daemon, p["id"], p["scope"])
 
+    async def reported(params: Params) -> Any:
+        return await report.of(daemon, want(params, session=str)["session"])
+
     return {
+        "report": reported,
         "reach": reached,
         "grants": grants,
         "grant.narrow": narrow,

@@ -29,6 +29,7 @@ remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to bo
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
     resume
+    ended    message (what is to be said on the terminal at the end, may be ""): in answer to ``end``, where ``tty`` was said
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ GATEWAY_FIRST = ("gateway",)
 GATEWAY_THEN = ("ask", "cancel", "poke")
 SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume")
+DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended")
 
 
 def of_gateway(seq: int) -> bool:

@@ -16,6 +16,7 @@
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
+    report   {session}                    Report
     grant.narrow {id, scope}              {grant: id, rule}   within what it covers only
     grant.extend {id, seconds}            {grant: id, rule}   ends so long from now, later than it would, within 365 days
     grant.keep   {id}                     {grant: id, rule}   a person looked at it; a suspended one is in force again
@@ -55,6 +56,11 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
           denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool}
           and, from ``grants``: {markers: [suspended|unused|stale|never-narrowed|dead], suffices: pattern|"", due: bool}
+Report   {session, agent, project, argv, started, ended: s|null, status, acts: {op: int}, counted: {op: int} (reads in whole trees), human: {op: int},
+          changed, deleted: {number, paths: the first 50}, directories: [{path, acts, changes}], hosts: [{host, acts}] the 10 most used,
+          denied: {number, what: [{op, path, rule, number}] the 10 most frequent}, asked: {number, allowed, denied, missed} prompts,
+          answers: [{prompt, verdict, rule, time}], timeline: {start: s|null, step: s, acts: [int], denied: [int]} at most 60 steps,
+          first, last: s|null, at_least: bool}
 Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: [paths of keys, credentials, histories]}   ``at_least``:
           looking ended before everything was seen
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
