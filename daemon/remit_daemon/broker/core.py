@@ -52,7 +52,7 @@ RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation 
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
 MAX_OPEN = 100  # open prompts of one session; what is asked beyond is denied at once
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
-_ASK_MODES = ("prompt", "deny", "allow-once")
+_ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
 
 class Broker:
@@ -295,7 +295,13 @@ class Broker:
         served = self._serve(event, argv, now)
         if served is not None:
             return served
-        if session.ask != "prompt":
+        if session.ask == "learn" and self.judge.learns(s, event, argv):
+            entry = _entry(
+                session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
+                note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
+            )  # fmt: skip
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, "allow")]
+        if session.ask in ("deny", "allow-once"):
             word = "deny" if session.ask == "deny" else "allow"
             if word == "allow" and self.judge.admins_only(
                 s, session.id, event.ops, event.path, event.path2, argv

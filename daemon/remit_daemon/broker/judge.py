@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from remit_daemon.broker.decider import Decider
+from remit_daemon.broker.events import Ask
+from remit_daemon.broker.learning import learnable
 from remit_daemon.broker.records import Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
@@ -90,6 +92,13 @@ class Judge:
             d.verdict == ASK and d.rule is not None and d.rule.layer == ADMIN and d.rule.final
             for d in self._decisions(whole, ops, path, path2, argv)
         )
+
+    def learns(self, state: State, event: Ask, argv: Sequence[str]) -> bool:
+        """Tell whether a session that learns is let through with ``event``."""
+        whole, _ = self._deciders(state, event.session)
+        decisions = self._decisions(whole, event.ops, event.path, event.path2, argv)
+        variables = state.bases[event.session].variables
+        return learnable(decisions, event.ops, event.path, event.path2, event.source, variables)
 
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str

@@ -129,6 +129,12 @@ def _session(client: Client, args: argparse.Namespace) -> int:
     return OK
 
 
+def _learn(client: Client, args: argparse.Namespace) -> int:
+    from remit_daemon.cli import learn_cmd
+
+    return learn_cmd.learn(client, args)
+
+
 def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
     def command(client: Client, args: argparse.Namespace) -> int:
         result = client.call(name, {"session": args.session})
@@ -417,6 +423,7 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
     "grant": (grants_cmd.grant, True),
     "review": (grants_cmd.review, True),
     "quiet": (grants_cmd.quiet, True),
+    "learn": (_learn, True),
     "revoke": (_revoke, True),
     "log": (_log, True),
     "who": (_who, True),
@@ -433,7 +440,7 @@ def _parser(name: str) -> _Parser:
     elif name == "session":
         p.add_argument("what", choices=("show",))
         p.add_argument("session")
-    elif name in ("stop", "pause", "resume"):
+    elif name in ("stop", "pause", "resume", "learn"):
         p.add_argument("session")
     elif name == "prompts":
         p.add_argument("--all", action="store_true", help="the missed and settled as well")

@@ -14,6 +14,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   log, log verify       what was done, and by whom         who        who did this to PATH or PID
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
+  learn SESSION         rules from what `run --learn` let through
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
   token                 issue, exchange, introspect, revoke, list, scopes

@@ -178,6 +178,16 @@ def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, 
     return list(out)
 
 
+def learnt(db: sqlite3.Connection, session: str) -> list[tuple[str, str, int]]:
+    """Return (operation, resource, how often) of what ``session`` was let through with because it learnt."""
+    found = db.execute(
+        "SELECT note, path, count(*) FROM rows WHERE session = ? AND op = 'learn' AND actor = 'remit'"
+        " AND verdict = 'allow' GROUP BY note, path",
+        (store_text(session),),
+    )
+    return [(op, load_text(path), n) for note, path, n in found for op in load_text(note).split()]
+
+
 def recent_acts(
     db: sqlite3.Connection, agent: str, ops: Sequence[str], since: float, below: str
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -312,6 +312,11 @@ def _warnings(session: Session, withheld: tuple[str, ...], suspended: int) -> st
         )
     if session.net_all:
         lines.append("WARNING: the network is unmediated for this session")
+    if session.ask == "learn":
+        lines.append(
+            "LEARNING: what no rule is about and is not dangerous is ALLOWED without asking, and recorded;"
+            f" afterwards: `remit learn {session.id}`"
+        )
     if session.ask == "allow-once":
         lines.append(
             "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.runtime import reach, report, review
+from remit_daemon.runtime import learning, reach, report, review
 from remit_daemon.runtime.lines import Method, Params, want
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ def methods(daemon: Daemon) -> dict[str, Method]:
     async def reported(params: Params) -> Any:
         return await report.of(daemon, want(params, session=str)["session"])
 
+    async def learn(params: Params) -> Any:
+        return await learning.proposals(daemon, want(params, session=str)["session"])
+
     return {
+        "learn": learn,
         "report": reported,
         "reach": reached,
         "grants": grants,

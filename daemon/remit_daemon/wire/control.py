@@ -6,7 +6,7 @@ its ``session`` and asks again what is still held. A session is gone when remitd
 
 supervisor, first
     hello    version, agent ("" = remitd names it), argv [str], exe, sha256, cwd, project, home, tty (bool),
-             ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
+             ask ("prompt" | "deny" | "allow-once" | "learn"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
 gateway, first (it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)

@@ -16,6 +16,7 @@
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
+    learn    {session}                    {session, agent, home, project, proposals: [Proposal], left: acts that are protected or cannot be written}
     report   {session}                    Report
     grant.narrow {id, scope}              {grant: id, rule}   within what it covers only
     grant.extend {id, seconds}            {grant: id, rule}   ends so long from now, later than it would, within 365 days
@@ -61,6 +62,7 @@ Report   {session, agent, project, argv, started, ended: s|null, status, acts: {
           denied: {number, what: [{op, path, rule, number}] the 10 most frequent}, asked: {number, allowed, denied, missed} prompts,
           answers: [{prompt, verdict, rule, time}], timeline: {start: s|null, step: s, acts: [int], denied: [int]} at most 60 steps,
           first, last: s|null, at_least: bool}
+Proposal {ops, pattern, number: how often, resources: how many things, examples: [resource]}   a rule that would allow what was learnt
 Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: [paths of keys, credentials, histories]}   ``at_least``:
           looking ended before everything was seen
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
