@@ -19,7 +19,17 @@ from hypothesis.stateful import (
 from fakes.clock import Clock
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import Session, grant_of, prompt_of, session_of, to_json
+from remit_daemon.broker.keeping import MAX_ALWAYS
+from remit_daemon.broker.records import (
+    Session,
+    Standing,
+    grant_of,
+    prompt_of,
+    session_of,
+    standing_of,
+    to_json,
+)
+from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.states import PromptState
 from remit_policy.engine import Engine
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GUARD, PACK, USER, Rule, Snapshot, loads
@@ -199,6 +209,58 @@ class Broken(RuleBasedStateMachine):
         assert agent not in self.broker.state.withheld
         self.clock.pass_(0.001)
 
+    @rule(
+        data=st.data(),
+        scope=st.sampled_from([
+            *PATHS, HOME + "/work/*.py", HOME + "/work/*", HOME + "/work/deep/**", HOME + "/**", "~/work/**", "/**",
+            HOME + "/work/{a,../../shut/x}", HOME + "/work/[a-c]*", "**/.env", "", "x",
+        ]),
+    )  # fmt: skip
+    def narrow(self, data: st.DataObject, scope: str) -> None:
+        if not self.broker.state.grants:
+            return
+        ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+        old = self.broker.state.grants[ident]
+        self.handle(ev.Narrow(ident, scope))
+        new = self.broker.state.grants[ident]
+        was, now = (Engine(Snapshot(g.agent, rules_of(g))) for g in (old, new))
+        for op in OPS:
+            for path in [*PATHS, HOME + "/work/new.py", "/etc/x", HOME + "/work/deep/er/y"]:
+                if now.decide(op, path).rule is not None:
+                    assert was.decide(op, path).rule is not None, f"narrowing to {scope} widened it"
+        assert (new.verdict, new.expires, new.agent, new.session) == (
+            old.verdict,
+            old.expires,
+            old.agent,
+            old.session,
+        )
+
+    @rule(data=st.data(), seconds=st.sampled_from([-1, 0, 60, 86400, 365 * 86400, 366 * 86400]))
+    def extend(self, data: st.DataObject, seconds: int) -> None:
+        if self.broker.state.grants:
+            ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+            old = self.broker.state.grants[ident]
+            self.handle(ev.Extend(ident, seconds))
+            new = self.broker.state.grants[ident]
+            if new != old:
+                assert old.expires is not None
+                assert new.expires is not None
+                assert old.expires < new.expires <= self.clock.now + MAX_ALWAYS
+                assert (new.patterns, new.ops, new.verdict) == (old.patterns, old.ops, old.verdict)
+
+    @rule(data=st.data())
+    def keep(self, data: st.DataObject) -> None:
+        if self.broker.state.grants:
+            ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+            self.handle(ev.Keep(ident))
+            assert not self.broker.state.grants[ident].suspended
+
+    @rule(
+        mode=st.sampled_from(["deny", "hold", "off", "loud"]), seconds=st.sampled_from([0, 60, 1800, 10**9])
+    )
+    def quiet(self, mode: str, seconds: int) -> None:
+        self.handle(ev.Quiet(mode, seconds))
+
     @rule(shut=st.booleans())
     def policy(self, shut: bool) -> None:
         self.bases = base(shut)
@@ -226,7 +288,7 @@ class Broken(RuleBasedStateMachine):
         """The daemon is killed; another takes up what was stored, and supervisors come back and ask again."""
         old = self.broker.state
         self.broker = Broker(Engine, HOME, self.clock.now)
-        of = {"session": session_of, "prompt": prompt_of, "grant": grant_of}
+        of = {"session": session_of, "prompt": prompt_of, "grant": grant_of, "standing": standing_of}
         found: dict[str, list[Any]] = {k: [] for k in of}
         for (kind, _), text in self.stored.items():
             found[kind].append(of[kind](text))  # type: ignore[operator]
@@ -235,6 +297,8 @@ class Broken(RuleBasedStateMachine):
             sorted(found["prompt"], key=lambda r: int(r.id[1:])),
             sorted(found["grant"], key=lambda r: int(r.id[1:])),
         )
+        self.broker.state.standing = next(iter(found["standing"]), Standing())
+        assert self.broker.state.standing == old.standing
         assert set(self.broker.state.prompts) == set(old.prompts)
         assert self.broker.state.grants == old.grants
         for ident, prompt in old.prompts.items():

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from remit_daemon.broker.decider import Decider
+from remit_daemon.broker.events import Ask
+from remit_daemon.broker.learning import learnable
 from remit_daemon.broker.records import Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
-from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+from remit_policy.kinds import kind_of
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, FILE_OPS, GRANT, Decision, Rule, Snapshot
 
 __all__ = ["Decider", "Judge"]
 
@@ -92,6 +95,13 @@ class Judge:
             for d in self._decisions(whole, ops, path, path2, argv)
         )
 
+    def learns(self, state: State, event: Ask, argv: Sequence[str]) -> bool:
+        """Tell whether a session that learns is let through with ``event``."""
+        whole, _ = self._deciders(state, event.session)
+        decisions = self._decisions(whole, event.ops, event.path, event.path2, argv)
+        variables = state.bases[event.session].variables
+        return learnable(decisions, event.ops, event.path, event.path2, event.source, variables)
+
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
     ) -> list[Rule]:
@@ -103,6 +113,12 @@ class Judge:
             for p in ((path, path2) if path2 else (path,))
             for rule in whole.explain(op, p).matches
         ]
+
+    def kind(self, state: State, session: str, ops: Sequence[str], path: str) -> str:
+        """Return the kind of the file ``path``, "" when ``ops`` are about no file."""
+        if not all(op in FILE_OPS or op == "exec" for op in ops):
+            return ""
+        return kind_of(path, self.insisting(state, session, ("read", "write"), path, ""))
 
     def covers(
         self,

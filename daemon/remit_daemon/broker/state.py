@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt, Session
+from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
@@ -26,6 +26,7 @@ class State:
     withheld: dict[str, float] = field(default_factory=dict)
     next_prompt: int = 1
     next_grant: int = 1
+    standing: Standing = field(default_factory=Standing)
 
     def waits(self, grant: Grant) -> bool:
         """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""
@@ -33,10 +34,17 @@ class State:
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
-        return State(
-            self.revision, dict(self.sessions), dict(self.prompts), dict(self.grants), dict(self.holds),
-            dict(self.looks), dict(self.bases), dict(self.engines), dict(self.withheld), self.next_prompt, self.next_grant,
-        )  # fmt: skip
+        return replace(
+            self,
+            sessions=dict(self.sessions),
+            prompts=dict(self.prompts),
+            grants=dict(self.grants),
+            holds=dict(self.holds),
+            looks=dict(self.looks),
+            bases=dict(self.bases),
+            engines=dict(self.engines),
+            withheld=dict(self.withheld),
+        )
 
 
 def before_change(grant: Grant, since: float) -> bool:

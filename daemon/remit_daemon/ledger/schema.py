@@ -12,7 +12,7 @@ import sqlite3
 
 from remit_daemon.ledger.rows import COLUMNS
 
-VERSION = 1
+VERSION = 2
 TILE_LEVEL = 8  # every 256 rows leave one node, so that a proof hashes at most 256 rows and these
 _BUSY_MS = 5000  # only a reader's checkpoint ever holds the lock, and briefly
 _CACHE_KIB = 16 << 10  # the path index is written all over; the daemon as a whole has 80 MB
@@ -35,6 +35,7 @@ CREATE INDEX rows_time ON rows (time_ns);
 CREATE INDEX rows_act ON rows (act) WHERE act IS NOT NULL;
 CREATE INDEX rows_actor ON rows (actor) WHERE actor <> 'agent';
 CREATE INDEX rows_denial ON rows (session) WHERE verdict IN ('ask','deny');
+CREATE INDEX rows_grant ON rows (rule) WHERE substr(rule, 1, 6) = 'grant:';
 CREATE INDEX rows_change ON rows (path) WHERE {CHANGES} AND {TOOK_EFFECT};
 CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, edge BLOB NOT NULL) STRICT;
 INSERT INTO tree VALUES (1, 0, x'');
@@ -53,6 +54,11 @@ CREATE TABLE counts (
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constants
 
+# What a ledger of version 1 lacks; its rows are the same.
+_SINCE_1 = (
+    "CREATE INDEX rows_grant ON rows (rule) WHERE substr(rule, 1, 6) = 'grant:'",
+    f"PRAGMA user_version = {VERSION}",
+)
 _SHAPE = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
 SELECT_ROWS = f"SELECT {', '.join(COLUMNS)} FROM rows"  # noqa: S608 - constants
 INSERT_ROW = f"INSERT INTO rows VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - constants
@@ -78,6 +84,9 @@ def open_writer(path: str) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+        elif version == 1:
+            for statement in _SINCE_1:
                 db.execute(statement)
         elif version != VERSION:
             raise LedgerError(f"{path} is a ledger of version {version}, this remit knows {VERSION}")

@@ -168,6 +168,29 @@ def ancestors(pid: int) -> list[int]:
     return chain
 
 
+def parents(pid: int, top: int) -> list[tuple[int, str, str]]:
+    """Return (pid, comm, executable) of the processes above ``pid``, nearest first, below ``top``; for showing only.
+
+    Nothing when ``top`` is not among its ancestors; what cannot be read is "".
+    """
+    above = ancestors(pid)[1:]
+    if top not in above:
+        return []
+    found = []
+    for one in above[: above.index(top)]:
+        try:
+            with open(f"/proc/{one}/comm", encoding="utf-8", errors="surrogateescape") as f:
+                comm = f.read().rstrip("\n")
+        except OSError:
+            comm = ""
+        try:
+            exe = os.readlink(f"/proc/{one}/exe")
+        except OSError:
+            exe = ""
+        found.append((one, comm, exe))
+    return found
+
+
 def supervisor_above(pid: int, supervisors: Container[int]) -> int:
     """Return the one of ``supervisors`` whose gateway ``pid`` can be, or 0: its unmarked child.
 

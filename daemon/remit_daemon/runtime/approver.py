@@ -16,8 +16,10 @@ from typing import Any
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import Prompt
 from remit_daemon.broker.states import PromptState
+from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
+from remit_daemon.runtime import overview, review
 from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
 from remit_daemon.runtime.channel import Channel
@@ -27,6 +29,7 @@ from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 
 VERSION = "0.1.0"
+SURFACES = ("", "cli", "tui", "notification")
 _ids = itertools.count(1)
 
 
@@ -45,12 +48,11 @@ class Approver:
             "stop": lambda p: self._steer(p, "stop"),
             "pause": lambda p: self._steer(p, "pause"),
             "resume": lambda p: self._steer(p, "resume"),
-            "prompts": lambda p: d.prompts(want(p, all=(bool, False))["all"]),
+            "prompts": self._prompts,
             "prompt": lambda p: d.prompt(want(p, id=str)["id"]),
             "look": self._look,
             "preview": lambda p: d.preview(self._parse_answer(p)),
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
-            "grants": lambda p: (want(p) and None) or d.grants(daemon.clock()),
             "revoke": self._revoke,
             "log": self._log,
             "log.verify": self._verify,
@@ -61,6 +63,7 @@ class Approver:
             "watch": self._watch,
             **daemon.tokens.of_person(),
             **daemon.registry.methods(),
+            **overview.methods(daemon),
         }
         self._lines = Lines(channel, methods, self._admit)
 
@@ -90,7 +93,14 @@ class Approver:
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
             "senders": d.senders,
+            "review": review.standing(d),
+            "quiet": quiet_view(d.broker.state.standing, d.clock()),
         }
+
+    def _prompts(self, params: Params) -> list[Params]:
+        p = want(params, all=(bool, False), missed=(bool, False))
+        found = self._daemon.broker.prompts(p["all"] or p["missed"])
+        return [v for v in found if v["state"] == "missed"] if p["missed"] else found
 
     def _steer(self, params: Params, action: str) -> Params:
         return self._daemon.apply(ev.Steer(want(params, session=str)["session"], action))
@@ -102,10 +112,12 @@ class Approver:
     def _parse_answer(self, params: Params) -> ev.Answer:
         params = dict(params)
         duration = params.pop("for", "once")
-        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""))
+        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""), via=(str, ""))
+        if p["via"] not in SURFACES:
+            raise Problem(INVALID_PARAMS, f"via is one of {', '.join(SURFACES[1:])}")
         if type(duration) not in (str, int):
             raise Problem(INVALID_PARAMS, "for is once, session, always or a number of seconds")
-        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"])
+        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"], via=p["via"])
 
     def _revoke(self, params: Params) -> Params:
         p = want(params, id=(str, ""), agent=(str, ""), all=(bool, False))

@@ -13,10 +13,11 @@ from typing import Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import Parent, Session
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers import mark
-from remit_daemon.peers.process import Peer, PeerError, inside_session, supervisor_above
+from remit_daemon.peers.process import Peer, PeerError, inside_session, parents, supervisor_above
+from remit_daemon.runtime import review
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.policies import SnapshotRefused, subject
@@ -187,7 +188,8 @@ class Control:
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
-        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld, told))
+        suspended = review.standing(daemon)["suspended"]
+        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld, told, suspended))
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -258,8 +260,11 @@ class Control:
                 fields: dict[str, Any] = {
                     n: tuple(v) if isinstance(v := frame[n], list) else v for n in _ASK
                 }
+                chain = tuple(
+                    Parent(*p) for p in parents(frame["pid"], daemon.broker.state.sessions[session].pid)
+                )
                 try:
-                    daemon.apply(ev.Ask(session, **fields))
+                    daemon.apply(ev.Ask(session, chain=chain, **fields))
                 except (Refused, LedgerError, StoreError) as e:
                     # What cannot be asked or recorded is denied.
                     log.warning("session %s: ask %d: %s", session, frame["seq"], e)
@@ -281,21 +286,30 @@ class Control:
             case "end":
                 daemon.connections.pop(session, None)
                 daemon.gateways.pop(session, None)
-                daemon.finish(session, frame["status"])
+                tty = daemon.broker.state.sessions[session].hello["tty"]
+                daemon.finish(session, frame["status"], self.send if tty else None)
 
 
 def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session, withheld: tuple[str, ...], told: str) -> str:
+def _warnings(session: Session, withheld: tuple[str, ...], told: str, suspended: int) -> str:
     lines = [told] if told else []
+    if suspended:
+        were = "grants were" if suspended > 1 else "grant was"
+        lines.append(f"{suspended} {were} suspended, not having been used for long: `remit review`")
     if withheld:
         lines.append(
             f"see that {session.agent} gets: {shlex.join(withheld)} (a sandbox of its own cannot work in here)"
         )
     if session.net_all:
         lines.append("WARNING: the network is unmediated for this session")
+    if session.ask == "learn":
+        lines.append(
+            "LEARNING: what no rule is about and is not dangerous is ALLOWED without asking, and recorded;"
+            f" afterwards: `remit learn {session.id}`"
+        )
     if session.ask == "allow-once":
         lines.append(
             "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"

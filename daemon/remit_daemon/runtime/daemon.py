@@ -23,6 +23,7 @@ from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
 from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
@@ -66,6 +67,7 @@ class Daemon:
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
         self.broker.load(*memory.load())
         state = self.broker.state
+        state.standing = memory.standing()
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
         self.connections: dict[str, Sender] = {}  # to the supervisors
@@ -156,12 +158,15 @@ class Daemon:
         pidfd = self._pidfds.get(session)
         return pidfd is not None and alive(pidfd)
 
-    def finish(self, session: str, status: int | None) -> None:
-        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded."""
-        self._unguard(session)
-        self.spawn(self._finish(session, status))
+    def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
+        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded.
 
-    async def _finish(self, ident: str, status: int | None) -> None:
+        ``tell`` is whom to tell, then, what is to be said of it.
+        """
+        self._unguard(session)
+        self.spawn(self._finish(session, status, tell))
+
+    async def _finish(self, ident: str, status: int | None, tell: Sender | None) -> None:
         session = self.broker.state.sessions.get(ident)
         if session is None or not session.live:
             return
@@ -177,6 +182,8 @@ class Daemon:
                 self.ledger.forget(SessionInfo(ident, session.agent), path)
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal stays: %s", ident, e)
+        if tell is not None:
+            tell({"type": "ended", "message": await report.farewell(self, ident)})
 
     def spawn(self, coroutine: Any) -> None:
         """Run ``coroutine`` beside us; what it raises is logged."""
@@ -316,18 +323,19 @@ class Daemon:
 
     def publish(self) -> None:
         """Tell watchers of new rows, and count the uses of grants."""
-        uses: dict[str, tuple[int, float]] = {}
+        uses: dict[str, tuple[int, int, float]] = {}
         end = self.ledger.size()
         while self._published < end:
             entries = self.ledger.query(Filter(after=self._published, limit=1000))
             for entry in entries:
                 if entry["rule"].startswith("grant:") and entry["actor"] == "agent":
-                    n, at = uses.get(entry["rule"][6:], (0, 0.0))
-                    uses[entry["rule"][6:]] = (n + 1, max(at, entry["time"]))
+                    n, denied, at = uses.get(entry["rule"][6:], (0, 0, 0.0))
+                    denied += entry["verdict"] == "deny"
+                    uses[entry["rule"][6:]] = (n + 1, denied, max(at, entry["time"]))
                 self.notify("entry", entry)
             self._published = entries[-1]["seq"] if len(entries) == 1000 else end
-        for ident, (n, at) in uses.items():
-            self.attempt(ev.Used(ident, n, at))
+        for ident, (n, denied, at) in uses.items():
+            self.attempt(ev.Used(ident, n, at, denied))
 
     # -- the policy --------------------------------------------------------------------------------
 

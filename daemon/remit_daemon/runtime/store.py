@@ -16,9 +16,11 @@ from remit_daemon.broker.records import (
     Grant,
     Prompt,
     Session,
+    Standing,
     grant_of,
     prompt_of,
     session_of,
+    standing_of,
     to_json,
 )
 
@@ -28,10 +30,11 @@ CREATE TABLE IF NOT EXISTS prompt (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grant_ (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust (dir BLOB PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS agent (name TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 KEPT_SESSIONS = 500  # ended ones beyond this are forgotten; the ledger has them
-_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_"}
+_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_", "standing": "standing"}
 
 
 class StoreError(Exception):
@@ -66,6 +69,13 @@ class Memory:
             sessions.remove(old)
         return sessions, sorted(prompts, key=_number), sorted(grants, key=_number)
 
+    def standing(self) -> Standing:
+        """Return what holds for all sessions. Raises StoreError."""
+        try:
+            return next((standing_of(t) for t in self._texts("standing")), Standing())
+        except (sqlite3.Error, ValueError, TypeError) as e:
+            raise StoreError(f"the store holds a record that cannot be read: {e}") from None
+
     def _texts(self, kind: str) -> list[str]:
         return [t for (t,) in self._db.execute(f"SELECT record FROM {_TABLES[kind]}")]  # noqa: S608
 
@@ -86,7 +96,7 @@ class Memory:
                 kind = type(record).__name__.lower()
                 sql = f"INSERT OR REPLACE INTO {_TABLES[kind]} VALUES (?, ?)"  # noqa: S608
                 self._db.execute(sql, (record.id, to_json(record)))
-                if not isinstance(record, Session):
+                if isinstance(record, (Prompt, Grant)):
                     self._db.execute(
                         "INSERT INTO counter VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)",
                         (kind, _number(record)),

@@ -121,12 +121,16 @@ def serve(start: Start, line: Upcall) -> int:
         with session.lock:
             session.ended(status)
         network.gateway.close()
+        words = session.last_words() if hello["tty"] else ""
         launch.remove_tree(tmpdir)
         os.close(start.kept)
         code = child.exec_error()
         if code and status == 126:
             sys.stderr.write(f"remit: cannot run {program}: {os.strerror(code)}\n")
             os._exit(127 if code == 2 else 126)
+        if words:
+            sys.stderr.write("".join(f"remit: {line}\n" for line in words.split("\n")))
+            sys.stderr.flush()
         jobs.end_like(status)
 
     waiting = jobs.Jobs(child.pid, tag, finish)

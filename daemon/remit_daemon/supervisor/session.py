@@ -41,6 +41,7 @@ _MAX_HELD = 1024  # held calls at once; more are refused, so a flood cannot make
 _MAX_WORKERS = 128  # calls that wait in threads at once; more are refused with EAGAIN
 _MAX_AGAIN = 8  # how often a call is looked at anew before it is refused
 _LOOK_AT_TARGETS = 1.0  # seconds between checks that the targets of holds still wait
+_FAREWELL = 1.0  # seconds that the terminal waits for remitd's last words
 _QUIET = ("read", "list")  # recorded at their first use only
 
 
@@ -93,6 +94,9 @@ class Session:
         self._held: dict[int, Hold] = {}
         self._workers = 0
         self._looked = 0.0
+        self.farewell: str | None = None
+        self._told = _thread.allocate_lock()  # held until remitd has said its last words
+        self._told.acquire()
 
     def register(self, handlers: dict[str, Handler], numbers: dict[str, int]) -> None:
         """Serve the named system calls by these handlers."""
@@ -425,6 +429,10 @@ class Session:
             hold = self._held.get(frame["seq"])
             if hold is not None:
                 hold.prompt = frame["prompt"]
+        elif kind == "ended":
+            if self.farewell is None:
+                self.farewell = str(frame["message"])
+                self._told.release()
         else:
             self.on_command(kind)
 
@@ -497,6 +505,11 @@ class Session:
             pass
         self._upcall.send({"type": "end", "status": status})
         self._upcall.flush()
+
+    def last_words(self) -> str:
+        """Return what remitd has to say of the session that ended, "" when it does not in time. Not under the lock."""
+        self._told.acquire(timeout=_FAREWELL)
+        return self.farewell or ""
 
 
 def _same(thing: object) -> bool:

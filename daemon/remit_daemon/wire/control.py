@@ -6,7 +6,7 @@ its ``session`` and asks again what is still held. A session is gone when remitd
 
 supervisor, first
     hello    version, agent ("" = remitd names it), argv [str], exe, sha256, cwd, project, home, tty (bool),
-             ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
+             ask ("prompt" | "deny" | "allow-once" | "learn"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
 gateway, first (it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
@@ -29,6 +29,7 @@ remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to bo
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
     resume
+    ended    message (what is to be said on the terminal at the end, may be ""): in answer to ``end``, where ``tty`` was said
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ GATEWAY_FIRST = ("gateway",)
 GATEWAY_THEN = ("ask", "cancel", "poke")
 SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume")
+DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended")
 
 
 def of_gateway(seq: int) -> bool:
