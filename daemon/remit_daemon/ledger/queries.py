@@ -156,8 +156,8 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
     return sorted((to_entry(Row(*row)) for row in found.fetchall()[::-1]), key=lambda entry: entry["time"])
 
 
-def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
-    """Return who last gave ``path`` its content or its name, as the ledger knows it.
+def who(db: sqlite3.Connection, path: str, before: int | None = None) -> dict[str, Any]:
+    """Return who last gave ``path`` its content or its name, as the ledger knows it (as of row ``before``, itself not counted).
 
     ``{actor, agent, session, entries, text}``: ``entries`` begins with the latest act and goes back along renames
     (of the path or a directory above it) and hard links to the act that wrote what got the new name. Without a record
@@ -165,7 +165,7 @@ def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
     """
     at = store_text(path)
     at = at.rstrip("/") or at
-    before = 1 << 62
+    before = 1 << 62 if before is None else before
     entries: list[dict[str, Any]] = []
     for _ in range(_MAX_HOPS):
         row, rest = _latest(db, at, before)

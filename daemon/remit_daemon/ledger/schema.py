@@ -2,7 +2,8 @@
 
 ``rows`` is the ledger. The rest serves it: ``tree`` and ``nodes`` are hashes of rows (``verify`` computes them
 again), ``checkpoints`` the signed notes, ``journals`` and ``open_acts`` where reading of each
-journal (by its file's name; a session has one of its supervisor and one of each gateway) stands.
+journal (by its file's name; a session has one of its supervisor and one of each gateway) stands. ``unsettled`` are the files that
+sessions have written and whose content was not looked at yet (``files``): work to do, not history, so no row of the tree.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sqlite3
 
 from remit_daemon.ledger.rows import COLUMNS
 
-VERSION = 1
+VERSION = 2
 TILE_LEVEL = 8  # every 256 rows leave one node, so that a proof hashes at most 256 rows and these
 _BUSY_MS = 5000  # only a reader's checkpoint ever holds the lock, and briefly
 _CACHE_KIB = 16 << 10  # the path index is written all over; the daemon as a whole has 80 MB
@@ -20,6 +21,18 @@ _CACHE_KIB = 16 << 10  # the path index is written all over; the daemon as a who
 # What gives a path its present content or name, and the outcomes after which it may really have done so.
 CHANGES = "op IN ('write','create','delete','rename','link','symlink')"
 TOOK_EFFECT = "outcome IN ('ok','passed','allowed','pending','held')"
+
+# Version 2 brought these.
+_FILES = """
+CREATE INDEX rows_named ON rows (op, note) WHERE op IN ('left','commit');
+CREATE INDEX rows_content ON rows (sha256) WHERE op = 'left' AND sha256 <> '';
+CREATE TABLE unsettled (
+  object TEXT PRIMARY KEY, session TEXT NOT NULL, agent TEXT NOT NULL, path TEXT NOT NULL, seq INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unsettled_path ON unsettled (path);
+CREATE INDEX unsettled_time ON unsettled (time_ns);
+"""
 
 _SCHEMA = f"""
 CREATE TABLE rows (
@@ -50,6 +63,7 @@ CREATE TABLE open_acts (
 CREATE TABLE counts (
   session TEXT NOT NULL, op TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, op)
 ) STRICT, WITHOUT ROWID;
+{_FILES.strip()}
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constants
 
@@ -78,6 +92,9 @@ def open_writer(path: str) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+        elif version == 1:
+            for statement in f"{_FILES.strip()}\nPRAGMA user_version = {VERSION};\n".split(";\n"):
                 db.execute(statement)
         elif version != VERSION:
             raise LedgerError(f"{path} is a ledger of version {version}, this remit knows {VERSION}")

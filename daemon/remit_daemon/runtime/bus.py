@@ -4,7 +4,8 @@
         Describe(s subject) -> a{sv}          a bus name (:1.42 or well-known), or an absolute path: who wrote it last
         DescribeProcess(u pid) -> a{sv}
 
-    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; time d: of the act (paths)
+    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; for a path also time d: of the
+    act, basis s: object, content or path, and text s: the same as a sentence (``runtime.whose``)
 
 The one module that imports dbus-next. It takes no descriptors (none are negotiated, so the bus keeps them off), answers its own interface
 and nothing else, and holds no state: a bus that goes away is looked for again.
@@ -22,7 +23,9 @@ from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from remit_daemon.runtime import whose
 from remit_daemon.runtime.actors import session_of
+from remit_daemon.wire.escape import escape
 
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
@@ -145,8 +148,7 @@ class BusService:
         if wanted == "u":
             return self.of_process(subject)
         if subject.startswith("/"):
-            self._daemon.ingest_all()
-            return _packed(self._daemon.ledger.who(os.path.normpath(subject)))
+            return _packed(await whose.file(self._daemon, os.path.normpath(subject)))
         return await self.of_name(subject)
 
     def of_process(self, pid: int) -> dict[str, Variant]:
@@ -204,4 +206,5 @@ def _packed(found: dict[str, Any]) -> dict[str, Variant]:
     entries = found.get("entries") or []
     if entries:
         out["time"] = Variant("d", float(entries[0]["time"]))
+    out |= {k: Variant("s", escape(found[k])) for k in ("basis", "text") if found.get(k)}
     return out

@@ -22,6 +22,7 @@ from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
@@ -68,6 +69,7 @@ class Daemon:
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
         self.bus = BusService(self)
+        self.contents = Contents(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -285,6 +287,7 @@ class Daemon:
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
+            self.contents.wake()
             self.publish()
         return n
 
@@ -409,3 +412,4 @@ class Daemon:
         except LedgerError as e:
             log.error("%s", e)
         self.memory.close()
+        self.contents.close()

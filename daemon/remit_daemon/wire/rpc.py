@@ -15,7 +15,9 @@
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name} | {commit: 7 or more hexadecimal digits}   {actor, agent, session, entries: [Entry], basis, text}
+                                          basis (paths, commits): object (this very file, or the commit's own object) | content (another
+                                          file with the content that was left) | path (its name alone) | "" (no record); text says it
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
     token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
