@@ -135,37 +135,40 @@ def test_a_number_that_comes_again_names_nobody(arena: Arena) -> None:
 
 
 def test_a_swapped_path_does_not_hide_the_file_that_was_written(arena: Arena) -> None:
-    """The agent exchanges the directory of its path between two, while it opens: what it wrote is still known as its own."""
-    base = file(arena, "swap")
-    for d in "xy":
-        os.makedirs(f"{base}/{d}")
-        Path(f"{base}/{d}/f").write_text("before\n")
+    """A process of the agent's rewrites the path's bytes while another opens, in a tree that Landlock alone could guard: the
+    record names what was really opened."""
     script = """
-import os, sys, threading
-base = sys.argv[1]
-os.symlink("x", base + "/l")
-stop = False
-def swap():
-    n = 0
-    while not stop:
-        os.symlink("xy"[n & 1], base + "/m"); os.rename(base + "/m", base + "/l"); n += 1
-t = threading.Thread(target=swap); t.start()
+import ctypes, mmap, os, signal
+base = os.environ["TMPDIR"] + "/swap"
+for d in "xy":
+    os.makedirs(f"{base}/{d}")
+    open(f"{base}/{d}/f", "w").close()
+libc = ctypes.CDLL(None)
+shared = mmap.mmap(-1, 4096)
+shared.write(f"{base}/x/f".encode())
+at = len(base) + 1
+child = os.fork()
+if not child:
+    while True:
+        shared[at] = 121; shared[at] = 120
+path = ctypes.addressof(ctypes.c_char.from_buffer(shared))
 inodes = {os.stat(f"{base}/{d}/f").st_ino: d for d in "xy"}
-wrote = {}
-for n in range(300):
-    with open(base + "/l/f", "w") as f:
-        wrote[inodes[os.fstat(f.fileno()).st_ino]] = wrote.get(inodes[os.fstat(f.fileno()).st_ino], 0) + 1
-        f.write("the agent's\\n")
-stop = True; t.join()
-print(wrote.get("x", 0), wrote.get("y", 0))
+wrote = {"x": 0, "y": 0}
+for n in range(2000):
+    fd = libc.open(ctypes.c_void_p(path), os.O_WRONLY)
+    wrote[inodes[os.fstat(fd).st_ino]] += 1
+    os.close(fd)
+os.kill(child, signal.SIGKILL)
+print(base, wrote["x"], wrote["y"])
 """
-    argv = arena.remit_run(PYTHON, "-c", script, base, agent="claude")
-    code, out, err = arena.communicate(argv, 60)
+    code, out, err = arena.communicate(arena.remit_run(PYTHON, "-c", script, agent="claude"), 60)
     assert code == 0, err
-    x, y = map(int, out.split())
-    log = json.loads(arena.communicate(arena.remit("log", "--path", base, "--op", "write", "--json"))[1])
-    seen = [sum(e["path"] == f"{base}/{d}/f" for e in log) for d in "xy"]
-    assert seen == [x, y]
+    base, x, y = out.split()
+    words = ("log", "--path", base, "--op", "write", "--limit", "10000", "--json")
+    code, out, err = arena.communicate(arena.remit(*words))
+    assert code == 0, err
+    log = json.loads(out)
+    assert [sum(e["path"] == f"{base}/{d}/f" for e in log) for d in "xy"] == [int(x), int(y)]
 
 
 @pytest.mark.skipif(GIT is None, reason="git is not installed")
@@ -249,6 +252,66 @@ class TestCommits:
         found = self.of(arena, made)
         assert nobodys(found, "object")
         assert "brought in" in found["text"]
+
+    def message(self, arena: Arena, path: str, rev: str = "HEAD") -> str:
+        return self.git(arena, path, "log", "-1", "--format=%B", rev)
+
+    def test_commits_name_the_agent_and_its_session_and_keep_the_author(
+        self, arena: Arena, repository: str
+    ) -> None:
+        self.inside(arena, repository, "git commit -q --allow-empty -m 'one: two' -m 'Signed-off-by: P <p@example.org>'; git commit -q --amend --no-edit --allow-empty")  # fmt: skip
+        found = self.of(arena, self.git(arena, repository, "rev-parse", "HEAD"))
+        session = found["session"]
+        assert self.message(arena, repository).split("\n")[2:] == [
+            "Signed-off-by: P <p@example.org>", "Assisted-by: claude", f"Remit-Session: {session}",
+        ]  # fmt: skip
+        assert "its trailer says so" in found["text"]
+        assert self.git(arena, repository, "log", "-1", "--format=%an %ae %cn") == "P p@example.org P"
+
+    def test_the_hooks_of_the_repository_still_run(self, arena: Arena, repository: str) -> None:
+        """In their usual place, and where its configuration has them; one that refuses a commit still does."""
+        for place in (".git/hooks", "own-hooks"):
+            if place == "own-hooks":
+                self.git(arena, repository, "config", "core.hooksPath", place)
+            os.makedirs(f"{repository}/{place}", exist_ok=True)
+            for name in ("pre-commit", "commit-msg", "post-commit", "reference-transaction"):
+                hook = Path(repository, place, name)
+                hook.write_text(
+                    f'#!/bin/sh\necho {place} {name} >> "$TMPDIR/ran"\n! grep -qs refuse "$1"\n'
+                )
+                hook.chmod(0o755)
+                os.chown(hook, os.stat(repository).st_uid, -1)
+            out = run(
+                arena,
+                'cd "$1"; export GIT_AUTHOR_NAME=P GIT_AUTHOR_EMAIL=p@e.org GIT_COMMITTER_NAME=P GIT_COMMITTER_EMAIL=p@e.org;'
+                ' git commit -q --allow-empty -m yes; cat "$TMPDIR/ran"; ! git commit -q --allow-empty -m refuse',
+                repository,
+            )
+            assert {f"{place} {n}" for n in ("pre-commit", "commit-msg", "post-commit", "reference-transaction")} == set(out.split("\n")[:-1])  # fmt: skip
+            assert "Assisted-by: claude" in self.message(arena, repository)
+            assert "yes" in self.message(arena, repository)
+
+    def test_a_commit_without_its_trailer_is_told(self, arena: Arena, repository: str) -> None:
+        self.inside(arena, repository, "GIT_CONFIG_COUNT=0 git commit -q --allow-empty -m bare")
+        assert "Assisted-by" not in self.message(arena, repository)
+        found = self.of(arena, self.git(arena, repository, "rev-parse", "HEAD"))
+        assert agents(found, "object")
+        assert "without its trailer" in found["text"]
+        code, out, _ = arena.communicate(arena.remit("log", "--op", "commit"))
+        assert code == 0
+        assert "without its trailer" in out
+
+    def test_policy_leaves_the_trailers_out(self, arena: Arena, repository: str) -> None:
+        arena.write_policy(more='\n[agent.claude]\nroles = ["default"]\ntrailers = false\n')
+        arena.communicate(arena.remit("reload"))
+        try:
+            self.inside(
+                arena, repository, 'test -z "$GIT_CONFIG_COUNT"; git commit -q --allow-empty -m bare'
+            )
+        finally:
+            arena.write_policy()
+            arena.communicate(arena.remit("reload"))
+        assert "Assisted-by" not in self.message(arena, repository)
 
     def test_the_persons_own_commits_stay_their_own(self, arena: Arena, repository: str) -> None:
         made = self.commit(arena, repository, "the person's")

@@ -170,18 +170,22 @@ def being_written(db: sqlite3.Connection, object: str) -> Unsettled | None:
 def left_in(db: sqlite3.Connection, object: str) -> Trace | None:
     """Return what was last left in the file named ``object``."""
     begins = store_text(object)
-    return _trace(
-        db,
-        "op = 'left' AND note >= ? AND note < ? ORDER BY seq DESC LIMIT 1",
-        (begins + " ", begins + "!"),
-    )
+    # Few rows have one name; without the plus all rows would be walked from the end.
+    here = "INDEXED BY rows_left WHERE op = 'left' AND note >= ? AND note < ? ORDER BY +seq DESC LIMIT 1"
+    return _trace(db, here, (begins + " ", begins + "!"))
 
 
 def left_with(db: sqlite3.Connection, sha256: str, path: str) -> Trace | None:
     """Return the ``left`` row of this content: that of ``path`` if there is one, else the first of all."""
-    here = "op = 'left' AND sha256 <> '' AND sha256 = ?"
-    found = _trace(db, f"{here} AND path = ? ORDER BY seq DESC LIMIT 1", (sha256, store_text(path)))
-    return found or _trace(db, f"{here} ORDER BY seq LIMIT 1", (sha256,))
+    if not sha256:
+        return None
+    here = "WHERE op = 'left' AND sha256 <> '' AND sha256 = ?"
+    found = _trace(
+        db,
+        f"INDEXED BY rows_path {here} AND path = ? ORDER BY +seq DESC LIMIT 1",
+        (sha256, store_text(path)),
+    )
+    return found or _trace(db, f"INDEXED BY rows_content {here} ORDER BY seq LIMIT 1", (sha256,))
 
 
 def known_at(db: sqlite3.Connection, path: str, since: int) -> bool:
@@ -198,7 +202,7 @@ def known_at(db: sqlite3.Connection, path: str, since: int) -> bool:
 def commits(db: sqlite3.Connection, id: str, limit: int) -> list[Row]:
     """Return the ``commit`` rows of the commits whose id begins with ``id`` (hexadecimal), oldest first."""
     found = db.execute(
-        f"{SELECT_ROWS} WHERE op = 'commit' AND note >= ? AND note < ? ORDER BY seq LIMIT ?",
+        f"{SELECT_ROWS} INDEXED BY rows_commit WHERE op = 'commit' AND note >= ? AND note < ? ORDER BY +seq LIMIT ?",
         (id, id + "~", limit),
     )
     return [Row(*values) for values in found]
@@ -216,8 +220,8 @@ def program_of(db: sqlite3.Connection, seq: int) -> list[str]:
     return [load_text(word) for word in json.loads(found[0])] if found else []
 
 
-def _trace(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Trace | None:
-    found = db.execute(f"{SELECT_ROWS} WHERE {where}", values).fetchone()
+def _trace(db: sqlite3.Connection, rest: str, values: tuple[Any, ...]) -> Trace | None:
+    found = db.execute(f"{SELECT_ROWS} {rest}", values).fetchone()
     if found is None:
         return None
     row = Row(*found)

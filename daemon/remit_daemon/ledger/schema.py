@@ -24,7 +24,8 @@ TOOK_EFFECT = "outcome IN ('ok','passed','allowed','pending','held')"
 
 # Version 2 brought these.
 _FILES = """
-CREATE INDEX rows_named ON rows (op, note) WHERE op IN ('left','commit');
+CREATE INDEX rows_left ON rows (note) WHERE op = 'left';
+CREATE INDEX rows_commit ON rows (note) WHERE op = 'commit';
 CREATE INDEX rows_content ON rows (sha256) WHERE op = 'left' AND sha256 <> '';
 CREATE TABLE unsettled (
   object TEXT PRIMARY KEY, session TEXT NOT NULL, agent TEXT NOT NULL, path TEXT NOT NULL, seq INTEGER NOT NULL,
