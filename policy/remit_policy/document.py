@@ -355,6 +355,9 @@ class Agent(_Strict):
     arguments: list[Text] = Field(
         default=[], description="put before the person's own arguments, where its program itself is started"
     )
+    trailers: bool = Field(
+        default=True, description="whether its git commits get trailers that name it and its session"
+    )
 
 
 class From(_Strict):

@@ -154,10 +154,21 @@ class Snapshot:
     ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
-    program is started with beside what the person gave it.
+    program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
     """
 
-    __slots__ = ("agent", "arguments", "env", "hold", "net_all", "reads", "rules", "secrets", "variables")
+    __slots__ = (
+        "agent",
+        "arguments",
+        "env",
+        "hold",
+        "net_all",
+        "reads",
+        "rules",
+        "secrets",
+        "trailers",
+        "variables",
+    )
 
     def __init__(
         self,
@@ -171,6 +182,7 @@ class Snapshot:
         secrets: tuple[Secret, ...] = (),
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
+        trailers: bool = True,
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -181,6 +193,7 @@ class Snapshot:
         self.secrets = secrets
         self.arguments = arguments
         self.env = env or {}
+        self.trailers = trailers
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -194,6 +207,7 @@ class Snapshot:
             secrets=self.secrets,
             arguments=self.arguments,
             env=self.env,
+            trailers=self.trailers,
         )
 
 
@@ -314,6 +328,7 @@ def dumps(snapshot: Snapshot) -> str:
         f"reads\t{snapshot.reads}",
         f"net_all\t{int(snapshot.net_all)}",
         f"hold\t{snapshot.hold!r}",
+        f"trailers\t{int(snapshot.trailers)}",
     ]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
@@ -361,6 +376,7 @@ def loads(text: str) -> Snapshot:
             reads=settings["reads"],
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
+            trailers=settings.get("trailers") != "0",
             variables=variables,
             secrets=tuple(secrets),
             arguments=tuple(arguments),

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from remit_daemon.cli import grants_cmd
 from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
+from remit_daemon.cli.who_cmd import subject_of
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
 from remit_daemon.wire.words import NO_RULE, moment_text, span, verbs
@@ -347,18 +348,7 @@ def _export(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) ->
 
 def _who(client: Client, args: argparse.Namespace) -> int:
     subject = args.subject
-    if subject.isdigit() and not os.path.exists(subject):
-        params: dict[str, Any] = {"pid": int(subject)}
-    elif (
-        (subject.startswith(":") or subject.count(".") > 1)
-        and "/" not in subject
-        and not os.path.exists(subject)
-    ):
-        params = {"name": subject}
-    else:
-        where = os.path.abspath(subject)
-        params = {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}
-    found = client.call("who", params)
+    found = client.call("who", subject_of(subject))
     if args.json:
         _json(found)
     else:
@@ -488,7 +478,7 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
     elif name == "who":
-        p.add_argument("subject", metavar="PATH|PID|BUSNAME")
+        p.add_argument("subject", metavar="PATH|PID|BUSNAME|COMMIT")
     elif name == "denials":
         p.add_argument("--session", default="")
         p.add_argument("--limit", type=int, default=100)

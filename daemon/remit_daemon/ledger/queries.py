@@ -215,8 +215,8 @@ def recent_acts(
         yield load_text(op), load_text(path), tuple(load_text(word) for word in json.loads(argv))
 
 
-def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
-    """Return who last gave ``path`` its content or its name, as the ledger knows it.
+def who(db: sqlite3.Connection, path: str, before: int | None = None) -> dict[str, Any]:
+    """Return who last gave ``path`` its content or its name, as the ledger knows it (as of row ``before``, itself not counted).
 
     ``{actor, agent, session, entries, text}``: ``entries`` begins with the latest act and goes back along renames
     (of the path or a directory above it) and hard links to the act that wrote what got the new name. Without a record
@@ -224,7 +224,7 @@ def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
     """
     at = store_text(path)
     at = at.rstrip("/") or at
-    before = 1 << 62
+    before = 1 << 62 if before is None else before
     entries: list[dict[str, Any]] = []
     for _ in range(_MAX_HOPS):
         row, rest = _latest(db, at, before)

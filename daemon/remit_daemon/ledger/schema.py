@@ -2,7 +2,8 @@
 
 ``rows`` is the ledger. The rest serves it: ``tree`` and ``nodes`` are hashes of rows (``verify`` computes them
 again), ``checkpoints`` the signed notes, ``journals`` and ``open_acts`` where reading of each
-journal (by its file's name; a session has one of its supervisor and one of each gateway) stands.
+journal (by its file's name; a session has one of its supervisor and one of each gateway) stands. ``unsettled`` are the files that
+sessions have written and whose content was not looked at yet (``files``): work to do, not history, so no row of the tree.
 """
 
 from __future__ import annotations
@@ -51,14 +52,18 @@ CREATE TABLE open_acts (
 CREATE TABLE counts (
   session TEXT NOT NULL, op TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, op)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX rows_left ON rows (note) WHERE op = 'left';
+CREATE INDEX rows_commit ON rows (note) WHERE op = 'commit';
+CREATE INDEX rows_content ON rows (sha256) WHERE op = 'left' AND sha256 <> '';
+CREATE TABLE unsettled (
+  object TEXT PRIMARY KEY, session TEXT NOT NULL, agent TEXT NOT NULL, path TEXT NOT NULL, seq INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unsettled_path ON unsettled (path);
+CREATE INDEX unsettled_time ON unsettled (time_ns);
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constants
 
-# What a ledger of version 1 lacks; its rows are the same.
-_SINCE_1 = (
-    "CREATE INDEX rows_grant ON rows (rule) WHERE substr(rule, 1, 6) = 'grant:'",
-    f"PRAGMA user_version = {VERSION}",
-)
 _SHAPE = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
 SELECT_ROWS = f"SELECT {', '.join(COLUMNS)} FROM rows"  # noqa: S608 - constants
 INSERT_ROW = f"INSERT INTO rows VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - constants
@@ -85,11 +90,10 @@ def open_writer(path: str) -> sqlite3.Connection:
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
-        elif version == 1:
-            for statement in _SINCE_1:
-                db.execute(statement)
         elif version != VERSION:
-            raise LedgerError(f"{path} is a ledger of version {version}, this remit knows {VERSION}")
+            raise LedgerError(
+                f"{path} is a ledger of version {version}, this remit knows {VERSION}; moved away, a new one is begun"
+            )
         db.execute("COMMIT")
     except sqlite3.Error as e:
         raise LedgerError(f"cannot open the ledger {path}: {e}") from None

@@ -19,7 +19,7 @@ from remit_daemon.broker.states import PromptState
 from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
-from remit_daemon.runtime import overview, review
+from remit_daemon.runtime import overview, review, whose
 from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
 from remit_daemon.runtime.channel import Channel
@@ -142,13 +142,18 @@ class Approver:
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
     async def _who(self, params: Params) -> Params:
-        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""))
+        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""), commit=(str, ""))
         if sum(map(bool, p.values())) != 1:
-            raise Problem(INVALID_PARAMS, "who takes a path, a pid or a bus name")
+            raise Problem(INVALID_PARAMS, "who takes a path, a pid, a bus name or a commit")
         d = self._daemon
         d.ingest_all()
+        if p["commit"]:
+            try:
+                return whose.commit(d, p["commit"])
+            except ValueError as e:
+                raise Problem(INVALID_PARAMS, str(e)) from None
         if p["path"]:
-            found = d.ledger.who(p["path"])
+            found = await whose.file(d, p["path"])
             return found | {"assurance": "L3" if found["session"] else "", "note": ""}
         if p["name"]:
             try:

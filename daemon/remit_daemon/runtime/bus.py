@@ -5,7 +5,8 @@
         DescribeProcess(u pid) -> a{sv}
 
     actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; assurance s: L3 (started by
-    remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; time d: of the act (paths)
+    remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; for a path also time d: of the act,
+    basis s: object, content or path, and text s: the same as a sentence (``runtime.whose``)
 
 The one module that imports dbus-next. It takes no descriptors (none are negotiated, so the bus keeps them off), answers its own interface
 and nothing else, and holds no state: a bus that goes away is looked for again.
@@ -23,7 +24,9 @@ from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from remit_daemon.runtime import whose
 from remit_daemon.runtime.actors import describe
+from remit_daemon.wire.escape import escape
 
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
@@ -146,8 +149,7 @@ class BusService:
         if wanted == "u":
             return await self.of_process(subject)
         if subject.startswith("/"):
-            self._daemon.ingest_all()
-            found = self._daemon.ledger.who(os.path.normpath(subject))
+            found = await whose.file(self._daemon, os.path.normpath(subject))
             return _packed(found | {"assurance": "L3" if found["session"] else ""})
         return await self.of_name(subject)
 
@@ -206,4 +208,5 @@ def _packed(found: dict[str, Any]) -> dict[str, Variant]:
     entries = found.get("entries") or []
     if entries:
         out["time"] = Variant("d", float(entries[0]["time"]))
+    out |= {k: Variant("s", escape(found[k])) for k in ("basis", "text") if found.get(k)}
     return out

@@ -25,6 +25,7 @@ from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
@@ -79,6 +80,7 @@ class Daemon:
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
         self.registry = Registry(self)
+        self.contents = Contents(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -313,6 +315,7 @@ class Daemon:
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
+            self.contents.wake()
             self.publish()
         return n
 
@@ -440,3 +443,4 @@ class Daemon:
         except LedgerError as e:
             log.error("%s", e)
         self.memory.close()
+        self.contents.close()

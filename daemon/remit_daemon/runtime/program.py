@@ -208,6 +208,7 @@ async def _run(paths: Paths) -> None:
             "this kernel names the writer of a message by number alone: one that ended may be taken for another"
         )
     daemon.spawn(daemon.bus.run())
+    daemon.spawn(daemon.contents.run())
     clock = loop.create_task(daemon.run())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({clock, stopping}, return_when=asyncio.FIRST_COMPLETED)

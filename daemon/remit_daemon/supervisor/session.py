@@ -280,12 +280,13 @@ class Session:
                 raise OSError(errno.EAGAIN, "no thread can be had") from None
             self._workers += 1  # the lock is ours until it has begun
             return True
-        self._finish(note, act.perform, seq)
+        self._finish(note, act, seq)
         return False
 
-    def _finish(self, note: Note, perform: Callable[[], Effect], seq: int) -> None:
+    def _finish(self, note: Note, act: Act, seq: int) -> None:
+        object = ""
         try:
-            effect = perform()
+            effect = act.perform()
         except OSError as e:
             code = e.errno or errno.EACCES
             self._refuse(note, code)
@@ -295,9 +296,10 @@ class Session:
                 self.journal.done(seq, "again")
             raise
         else:
+            object = act.object(effect) if seq else ""
             outcome = self._give(note, effect)
         if seq:
-            self.journal.done(seq, outcome)
+            self.journal.done(seq, outcome, object)
 
     def _work(self, note: Note, act: Act, seq: int) -> None:
         """Perform beside the loop: only the waiting itself is done without the lock."""
@@ -313,6 +315,7 @@ class Session:
             failed = errno.EACCES
         with self.lock:
             self._workers -= 1
+            object = act.object(done) if seq and not failed else ""
             act.close()
             if failed:
                 self._refuse(note, failed)
@@ -320,7 +323,7 @@ class Session:
             else:
                 outcome = self._give(note, done)
             if seq:
-                self.journal.done(seq, outcome)
+                self.journal.done(seq, outcome, object)
 
     def _beside(self, note: Note, handler: Handler, work: Callable[[], None]) -> None:
         """Do ``work`` without the lock, then have the call handled anew."""

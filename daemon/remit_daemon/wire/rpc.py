@@ -30,7 +30,10 @@ message from another process on its connection ends it.
     quiet    {mode: deny|hold|off, seconds?}  {mode, until: s|null}   until then every question is denied, or held, and nobody is called
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid} | {name}      {actor, agent, session, assurance, note, entries: [Entry]}   assurance "" for a human
+    who      {path} | {pid} | {name} | {commit: 7 or more hexadecimal digits}
+                                          {actor, agent, session, assurance, note, entries: [Entry], basis, text}   assurance "" for a human
+                                          basis (paths, commits): object (this very file, or the commit's own object) | content (another
+                                          file with the content that was left) | path (its name alone) | "" (no record); text says it
     agents                                [Agent]
     agent    {name}                       Agent
     agent.register {name, pid} | {name, exe, script?}           Agent   its program is this agent's; paths are absolute
