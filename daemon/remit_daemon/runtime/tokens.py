@@ -18,8 +18,8 @@ from remit_daemon.peers.process import PeerError, identify
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.tokens import details as rar
 from remit_daemon.tokens.issuer import ALG, TOKEN_TYPE, Issuer, Token, TokenError
-from remit_daemon.tokens.registry import ROLES, SCOPES
 from remit_daemon.wire.rpc import INVALID_PARAMS, NOT_FOUND, TOKEN_REFUSED
+from remit_policy.scopes import ROLES, SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

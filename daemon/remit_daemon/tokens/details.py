@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remit_daemon.tokens.registry import SCOPES
 from remit_policy.match import PatternError, parse
 from remit_policy.resources import patterns
+from remit_policy.scopes import SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

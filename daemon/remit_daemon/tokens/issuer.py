@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from remit_daemon.tokens import details as rar
-from remit_daemon.tokens.registry import SCOPES, UnknownScope, expand
+from remit_policy.scopes import SCOPES, UnknownScope, expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

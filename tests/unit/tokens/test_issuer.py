@@ -12,7 +12,7 @@ from joserfc.jwk import KeySet, OctKey, OKPKey
 
 from remit_daemon.tokens import details as rar
 from remit_daemon.tokens.issuer import LIFE, MAX_DEPTH, MAX_TEXT, Issuer, Token, TokenError
-from remit_daemon.tokens.registry import ROLES, SCOPES, UnknownScope, expand
+from remit_policy.scopes import ROLES, SCOPES, UnknownScope, expand
 
 PROJECT = [{"type": "files", "actions": ["read", "write"], "locations": ["/home/u/p/**"]}]
 ME, OTHER = "boot:1:1", "boot:2:2"
