@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt
+from remit_daemon.broker.records import TOKEN, Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+from remit_policy.scopes import RESOURCE, SCOPES
 
 __all__ = ["Decider", "Judge"]
 
@@ -35,7 +36,8 @@ class Judge:
         return tuple(
             rule
             for g in state.grants.values()
-            if not g.suspended and (g.session == session if g.session else g.agent == agent)
+            if not (g.suspended or TOKEN in g.ops)
+            and (g.session == session if g.session else g.agent == agent)
             for rule in rules_of(g, rules)
         )
 
@@ -89,6 +91,31 @@ class Judge:
             d.verdict == ASK and d.rule is not None and d.rule.layer == ADMIN and d.rule.final
             for d in self._decisions(whole, ops, path, path2, argv)
         )
+
+    def token(
+        self, state: State, session: str, scopes: Sequence[str], base: Snapshot | None = None
+    ) -> tuple[int, str]:
+        """Return the policy's word on a token with ``scopes``, the strictest over all, and of a denial why.
+
+        ``base`` is the policy of who asks outside sessions. What no person may allow is denied: sensitive scopes that no
+        administrator allows, and an administrator's final ask.
+        """
+        engine = self._engine(base) if base is not None else self._deciders(state, session)[0]
+        found = ALLOW
+        for scope in scopes:
+            if scope not in SCOPES:
+                return DENY, f"there is no scope {scope}"
+            decision = engine.decide("use", RESOURCE + scope)
+            verdict, rule = decision.verdict, decision.rule
+            if verdict == DENY:
+                return DENY, f"the policy denies {scope} ({decision.source})"
+            if verdict == ALLOW and rule is not None and (rule.rate or rule.window):
+                verdict = ASK
+            final = rule is not None and rule.layer == ADMIN and rule.final
+            if verdict == ASK and (SCOPES[scope].sensitive or final):
+                return DENY, f"only an administrator grants {scope}"
+            found = max(found, verdict)
+        return found, ""
 
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
