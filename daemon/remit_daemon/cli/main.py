@@ -14,7 +14,8 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
-  token                 issue, exchange, introspect, revoke, list, scopes
+  token                 issue, request, exchange,        key        create, list, review, revoke: for programs
+                        introspect, revoke, list, scopes            that nobody can approve each time
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -81,6 +82,14 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name == "key":
+        from remit_daemon.cli import key_cmd
+        from remit_daemon.peers import mark
+
+        if mark.tag_of(os.getpid()):
+            sys.stderr.write("remit key: not from inside a session\n")
+            return 3
+        return key_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

@@ -96,6 +96,11 @@ def _check(number: int, kind: str, location: str) -> None:
         raise BadDetails(f"entry {number}: {location!r}: {e}; expected {e.expected}") from None
 
 
+def has_places(scope: str) -> bool:
+    """Tell whether ``scope`` is one that locations can limit."""
+    return bool(_OPERATION[scope.partition(":")[0]])
+
+
 def limits(scope: str, details: Iterable[Detail]) -> tuple[str, ...] | None:
     """Return the locations to which ``details`` limit ``scope``, None when they do not."""
     kind, _, action = scope.partition(":")

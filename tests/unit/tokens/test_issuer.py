@@ -140,7 +140,7 @@ def test_an_exchange_names_the_chain_and_narrows(world: World) -> None:
     assert child.scopes == {"files:read"}
     assert child.expires <= parent.expires
     assert world.issuer.verify(again, OTHER) == child
-    with fails("invalid_token"):
+    with fails("invalid_request"):  # RFC 8693 2.2.2
         world.issuer.exchange(text, OTHER, agent="thief")
 
 
