@@ -108,8 +108,7 @@ class Tokens:
                 try:
                     return method(who, params)
                 except TokenError as e:
-                    data = {"error": e.code, "error_description": str(e)}
-                    raise Problem(TOKEN_REFUSED, str(e), data) from None
+                    raise Problem(TOKEN_REFUSED, str(e), e.as_json()) from None
 
             return call
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import pytest
@@ -18,26 +17,20 @@ FIRST = {"agent": "helper", "scope": "log:read", "audience": AUDIENCE}
 def code(person: FakePerson, method: str, **params: Any) -> str:
     with pytest.raises(RpcError) as e:
         person.call(method, **params)
-    assert e.value.data.get("error_description") == str(e.value)
+    assert (
+        not set(e.value.data["error_description"]) - {chr(c) for c in range(0x20, 0x7F)} - set('"\\')
+    )  # RFC 6749 5.2
     return str(e.value.data["error"])
-
-
-def polled(person: FakePerson, request: str) -> Any:
-    """Poll as the RFC has it, however often it says slow_down."""
-    for _ in range(3):
-        try:
-            return person.call("token.poll", request=request)
-        except RpcError as e:
-            assert e.data["error"] in ("slow_down", "authorization_pending")  # noqa: PT017
-            time.sleep(0.05)
-    raise AssertionError("never given")
 
 
 def test_it_is_pending_until_a_person_allows_it(machine: Machine) -> None:
     person, program = machine.person(), machine.person()
     asked = program.call("token.request", **FIRST)
     assert set(asked) == {"request", "interval", "expires_in"}
-    assert code(program, "token.poll", request=asked["request"]) == "slow_down"  # at once
+    assert code(program, "token.poll", request=asked["request"]) in (
+        "slow_down",
+        "authorization_pending",
+    )  # as time goes
     (shown,) = person.call("prompts")
     assert (shown["ops"], shown["agent"], shown["session"], shown["holding"]) == (
         ["token"],
@@ -83,7 +76,7 @@ def test_what_is_granted_for_longer_goes_on_by_its_handle(machine: Machine) -> N
     person, program = machine.person(), machine.person()
     asked = program.call("token.request", agent="helper", scope="log:read policy:read")
     grant = person.call("answer", id="p1", verdict="allow", for_=3600)["grant"]
-    given = polled(program, asked["request"])
+    given = program.call("token.poll", request=asked["request"])
     assert person.call("token.introspect", token=given["access_token"])["grant_id"] == grant
     assert (
         code(program, "token.refresh", refresh_token=given["refresh_token"], scope="exec:run")
@@ -115,7 +108,7 @@ def test_a_policy_that_closes_it_ends_handles_too(machine: Machine) -> None:
     person, program = machine.person(), machine.person()
     asked = program.call("token.request", **FIRST)
     person.call("answer", id="p1", verdict="allow", for_=3600)
-    given = polled(program, asked["request"])
+    given = program.call("token.poll", request=asked["request"])
     machine.policy("version = 1\n[agent.other]\nroles = ['default']\n")
     person.call("reload")
     assert person.call("token.list") == []
@@ -172,7 +165,7 @@ def test_a_restart_leaves_no_question_that_nobody_can_fetch(machine: Machine) ->
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ({"scope": ""}, "invalid_scope"), ({"scope": "*"}, "invalid_scope"), ({"scope": "files:*"}, "invalid_scope"),
+        ({"scope": ""}, "invalid_scope"), ({"scope": "*"}, "invalid_scope"), ({"scope": "files:*"}, "invalid_scope"), ({"scope": "é\"\n"}, "invalid_scope"),
         ({"scope": "admin"}, "access_denied"), ({"agent": ""}, "invalid_request"), ({"agent": "a\nb"}, "invalid_request"),
         ({"audience": "x" * 3000}, "invalid_target"), ({"audience": "a\x1b[2J"}, "invalid_target"),
         ({"authorization_details": [{"type": "x"}]}, "invalid_authorization_details"),
