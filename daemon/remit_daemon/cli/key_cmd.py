@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _request(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if args.what == "create":
+        if not (args.expires or args.review):
+            raise ValueError(
+                "a key needs an end (--expires 90d) or a date to look at it again (--review 30d)"
+            )
         asked: dict[str, Any] = {"name": args.name}
         for name in ("scope", "audience"):
             if getattr(args, name):

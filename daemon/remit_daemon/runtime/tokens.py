@@ -284,8 +284,7 @@ class Tokens:
         Refresh handles stay: policy has its word again when one is used.
         """
         self._roles = self._daemon.policies.set.scope_roles()
-        for token in self.issuer.live():
-            self.issuer.revoke(jti=token.jti)
+        self.issuer.revoke_all()
 
     def watch(self, who: Who) -> None:
         """Have what a process outside sessions asked for and was given end with it."""

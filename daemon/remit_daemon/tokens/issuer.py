@@ -294,6 +294,13 @@ class Issuer:
             self.epoch += 1
         return gone
 
+    def revoke_all(self) -> None:
+        """Revoke every token."""
+        if self._live:
+            self.epoch += 1
+        for jti in list(self._live):
+            self._forget(jti)
+
     def _forget(self, jti: str) -> bool:
         token = self._live.pop(jti, None)
         self._children.pop(jti, None)
