@@ -26,6 +26,7 @@ from remit_policy.values import (
     check_pattern,
     check_position,
     check_request_path,
+    check_scope,
     parse_budget,
     parse_duration,
     parse_rate,
@@ -74,6 +75,7 @@ Method = Annotated[str, AfterValidator(check_method)]
 BusName = Annotated[str, AfterValidator(check_bus_name)]
 MemberPattern = Annotated[str, AfterValidator(check_member)]
 App = Annotated[str, AfterValidator(check_app)]
+ScopeWord = Annotated[str, AfterValidator(check_scope)]
 Position = Annotated[str, AfterValidator(check_position)]
 ArgvPattern = Annotated[str, AfterValidator(check_argv)]
 Duration = Annotated[str, _checked(parse_duration)]
@@ -223,6 +225,14 @@ class SecretRule(Limits):
     deny: list[str] = []
 
 
+class TokenRule(Limits):
+    """The scopes that an agent's tokens may have, and roles of them; *sensitive* ones only an administrator allows."""
+
+    allow: list[ScopeWord] = []
+    ask: list[ScopeWord] = []
+    deny: list[ScopeWord] = []
+
+
 class ExecRule(Limits):
     """The arguments with which one program may run."""
 
@@ -314,6 +324,12 @@ class Secrets(_Strict):
     use: SecretRule | None = None
 
 
+class Tokens(_Strict):
+    """What an agent may have tokens for."""
+
+    use: TokenRule | None = None
+
+
 class Role(_Strict):
     """A named set of rules."""
 
@@ -328,6 +344,7 @@ class Role(_Strict):
     dbus: dict[BusName, Service] = {}
     apps: Apps = Apps()
     secrets: Secrets = Secrets()
+    tokens: Tokens = Tokens()
 
 
 class Match(_Strict):
@@ -393,6 +410,20 @@ class Sensitive(_Strict):
     approve: Literal["admin"] = "admin"
 
 
+class ScopesTable(_Strict):
+    """A role over the scopes of tokens: what it has itself, and what it inherits."""
+
+    inherits: list[ScopeWord] = []
+    scopes: list[ScopeWord] = []
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _some(self) -> ScopesTable:
+        if not (self.inherits or self.scopes):
+            raise bad("a role of no scopes", "at least one of inherits, scopes")
+        return self
+
+
 def _no_bool(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value  # true is 1 to Python, not to TOML
 
@@ -405,6 +436,7 @@ class Document(_Strict):
     role: dict[str, Role] = {}
     secret: dict[str, SecretTable] = {}
     sensitive: dict[str, Sensitive] = {}
+    scopes: dict[ScopeWord, ScopesTable] = {}
 
 
 @dataclass

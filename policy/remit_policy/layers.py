@@ -33,6 +33,7 @@ from remit_policy.rules import (
     started_with,
     with_trailers,
 )
+from remit_policy.scoperoles import scope_roles
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
 
@@ -98,6 +99,10 @@ class PolicySet:
     def agents(self) -> list[str]:
         """Return the names of the agent sections, each once."""
         return list(dict.fromkeys(name for _, s in self.sources for name in s.document.agent))
+
+    def scope_roles(self) -> dict[str, tuple[str, ...]]:
+        """Return the roles over scopes that the files define, with all their scopes."""
+        return scope_roles(self.sources)
 
     def snapshot(
         self,

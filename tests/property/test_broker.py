@@ -35,6 +35,8 @@ from remit_policy.engine import Engine
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GUARD, PACK, USER, Rule, Snapshot, loads
 
 HOME = "/home/u"
+SCOPES = ["files:read", "exec:run", "log:read", "grants:revoke", "net:listen"]
+NOBODYS = {"grants:revoke", "net:listen"}  # a person may not grant these
 PATHS = [
     HOME + p
     for p in (
@@ -56,6 +58,9 @@ def base(shut: bool = True) -> Snapshot:
     rules += [Rule(USER, DENY if shut else ASK, op, HOME + "/shut/**", source="u:2") for op in OPS]
     rules += [Rule(PACK, ASK, op, "**/.env", protected=True, source="pack:1") for op in OPS]
     rules += [Rule(ADMIN, ASK, op, HOME + "/admin/**", final=True, source="a:1") for op in OPS]
+    rules.append(Rule(PACK, ALLOW, "use", "token:files:read", source="pack:2"))
+    rules += [Rule(USER, DENY, "use", "token:exec:run", source="u:3")] if shut else []
+    rules.append(Rule(ADMIN, ASK, "use", "token:net:listen", final=True, source="a:2"))
     rules += [Rule(GUARD, DENY, op, HOME + "/.remit/**", source="remit") for op in OPS]
     return Snapshot("claude", tuple(rules))
 
@@ -74,6 +79,8 @@ class Broken(RuleBasedStateMachine):
         self.seq = 0
         self.count = 0
         self.bases = base()
+        self.requests: dict[str, ev.AskConsent] = {}
+        self.fetched: set[str] = set()
 
     def handle(self, event: ev.Event) -> list[ev.Command]:
         before = copy.copy(self.broker.state.copy())
@@ -157,6 +164,85 @@ class Broken(RuleBasedStateMachine):
         self.seq += 1
         self.held[session, self.seq] = (tuple(sorted(ops)), path)
         assert self.handle(ev.Ask(session, self.seq, tuple(ops), path))
+
+    @rule(
+        data=st.data(),
+        client=st.sampled_from(["", "", "process:1", "process:2", "oauth:x"]),
+        scopes=st.lists(st.sampled_from(SCOPES), min_size=1, max_size=2, unique=True),
+    )
+    def want_token(self, data: st.DataObject, client: str, scopes: list[str]) -> None:
+        live = [s for s in self.broker.state.sessions.values() if s.live]
+        if not client and not live:
+            return
+        session = None if client else data.draw(st.sampled_from(sorted(live, key=lambda s: s.id)))
+        text = "https://a.example " + " ".join(sorted(scopes))
+        event = ev.AskConsent(
+            f"r{len(self.requests)}", session.agent if session else "claude", text, "https://a.example", tuple(scopes),
+            session=session.id if session else "", client=client, base=self.bases if client else None,
+        )  # fmt: skip
+        reply = self.reply(event)
+        if reply is None:
+            return
+        if "prompt" in reply:
+            self.requests[event.request] = event
+            assert not NOBODYS & set(scopes), "asked a person what only an administrator may grant"
+        elif reply["verdict"] == "allow":
+            grant = self.broker.state.grants.get(reply["grant"])
+            if grant is None:
+                by_policy = session is not None and self.token_verdict(scopes) == ALLOW
+                assert by_policy or (session is not None and session.ask == "allow-once")
+            else:
+                assert (grant.verdict, grant.client) == ("allow", client)
+                assert grant.patterns[0].replace("\\", "") == text
+                assert client.startswith("process:") or grant.agent == event.agent
+            self.may_have(scopes)
+
+    @rule(data=st.data(), thief=st.booleans())
+    def fetch_token(self, data: st.DataObject, thief: bool) -> None:
+        if not self.requests:
+            return
+        event = self.requests[data.draw(st.sampled_from(sorted(self.requests)))]
+        client = "process:thief" if thief else event.client
+        session = "" if thief else event.session
+        base_ = self.bases if client else None
+        prompt = self.broker.consent(event.request, session, client)
+        reply = self.reply(ev.Redeem(event.request, session, client, base_))
+        if reply is None or thief:
+            assert reply is None, "handed to another"
+            return
+        assert prompt is not None
+        assert prompt.state is PromptState.ALLOWED
+        assert event.request not in self.fetched, "handed out twice"
+        self.fetched.add(event.request)
+        if reply["verdict"] == "allow":
+            self.may_have(list(event.scopes))
+            assert prompt.path == event.text
+            assert self.token_verdict(event.scopes) == ALLOW or any(
+                a.verdict == "allow" for a in self.answers
+            )
+            assert not reply["grant"] or self.broker.state.grants[reply["grant"]].client == event.client
+
+    @rule(client=st.sampled_from(["process:1", "process:2"]))
+    def client_ends(self, client: str) -> None:
+        self.handle(ev.ClientGone(client))
+        assert not any(g.client == client for g in self.broker.state.grants.values())
+        assert all(
+            self.broker.consent(r, "", client) is None
+            or self.broker.consent(r, "", client).state is not PromptState.OPEN
+            for r in self.requests
+        )  # type: ignore[union-attr]
+
+    def token_verdict(self, scopes: Any) -> int:
+        engine = Engine(self.bases)
+        return max(engine.decide("use", "token:" + s).verdict for s in scopes)
+
+    def may_have(self, scopes: list[str]) -> None:
+        assert self.token_verdict(scopes) != DENY, "gave what the policy denies"
+        assert not NOBODYS & set(scopes), "gave what only an administrator grants"
+
+    def reply(self, event: ev.Event) -> dict[str, Any] | None:
+        """Handle ``event``; None when it was refused."""
+        return next((c.result for c in self.handle(event) if isinstance(c, ev.Reply)), None)
 
     @rule(data=st.data(), why=st.sampled_from(["gone", "expired"]))
     def cancel(self, data: st.DataObject, why: str) -> None:
@@ -324,7 +410,7 @@ class Broken(RuleBasedStateMachine):
     @invariant()
     def one_prompt_for_one_access(self) -> None:
         keys = [
-            (p.session, p.ops, p.path)
+            (p.session, p.ops, p.path, p.consent and p.consent.client)
             for p in self.broker.state.prompts.values()
             if p.state is PromptState.OPEN
         ]

@@ -9,7 +9,8 @@ What holds whatever comes:
 - no operation is allowed but by the policy in force, by a grant that covers it, or by an answer to its own prompt;
 - nothing is allowed that the policy in force denies;
 - a hold ends by exactly one of: answer, cancel, loss of its connection, end of its session;
-- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers.
+- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers;
+- what is asked about a token (``consents``) is answered by a person or by policy, and handed out once for each request.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
+from remit_daemon.broker import consents, keeping
 from remit_daemon.broker import events as ev
-from remit_daemon.broker import keeping
-from remit_daemon.broker.events import Refused as Refused
+from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
+from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.keeping import MAX_ALWAYS
 from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
@@ -46,11 +48,11 @@ from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
-PROMPT_LIFE = 600.0  # seconds until an unanswered prompt is missed
+__all__ = ["Broker", "Refused"]
+
 MAX_QUIET = 86400.0  # seconds: longer than a day is forgotten, and a policy's business
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
-MAX_OPEN = 100  # open prompts of one session; what is asked beyond is denied at once
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
 _ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
@@ -100,6 +102,10 @@ class Broker:
         """Return the wire Prompt. Raises Refused when there is none."""
         return self._view(self._prompt(ident))
 
+    def consent(self, request: str, session: str = "", client: str = "") -> Prompt | None:
+        """Return the prompt that the request with digest ``request`` waits for, when it is who asked that asks now."""
+        return consents.find(self.state, request, session, client)
+
     def prompts(self, all_of_them: bool = False) -> list[dict[str, Any]]:
         """Return the open prompts, or all that are kept, oldest first."""
         return [
@@ -114,6 +120,8 @@ class Broker:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
         duration = self._duration(answer.duration)
+        if prompt.consent is not None:
+            consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         ops, patterns, tokens = meaning(prompt, scope)
         return {
@@ -145,6 +153,12 @@ class Broker:
                 return self._ended(event, now)
             case ev.Ask():
                 return self._ask(event, now)
+            case ev.AskConsent():
+                return consents.ask(self.state, self.judge, event, now)
+            case ev.Redeem():
+                return consents.redeem(self.state, self.judge, event, now)
+            case ev.ClientGone():
+                return self._client_gone(event.client)
             case ev.Cancel():
                 return self._cancel(event, now)
             case ev.Answer():
@@ -321,8 +335,8 @@ class Broker:
             )  # fmt: skip
             why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
             return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
-        if self.quiet(now) == "deny":
-            text = "the person is not to be asked now; try again later"
+        if s.standing.mode(now) == "deny":
+            text = QUIET
             entry = _entry(
                 session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
                 path2=event.path2, note=f"quiet: {', '.join(event.ops)}", argv=event.argv, pid=event.pid,
@@ -391,7 +405,7 @@ class Broker:
             id=f"p{s.next_prompt}", session=session.id, agent=session.agent, project=session.project,
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
-            deadline=max(now, s.standing.quiet_until if self.quiet(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
+            deadline=max(now, s.standing.quiet_until if s.standing.mode(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
             chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
@@ -405,6 +419,16 @@ class Broker:
             ):
                 ends[p.state] += 1
         return Before(ends[PromptState.ALLOWED], ends[PromptState.DENIED], ends[PromptState.MISSED])
+
+    def _client_gone(self, client: str) -> list[ev.Command]:
+        s = self.state
+        out: list[ev.Command] = []
+        for prompt in [p for p in self._open("") if p.consent is not None and p.consent.client == client]:
+            out += self._miss(prompt)
+        for grant in [g for g in s.grants.values() if client and g.client == client]:
+            del s.grants[grant.id]
+            out.append(ev.Drop("grant", grant.id))
+        return _ordered(out)
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -428,6 +452,8 @@ class Broker:
         duration = self._duration(event.duration)
         move = PromptMove.ALLOW if event.verdict == "allow" else PromptMove.DENY
         move_prompt(prompt.state, move)
+        if prompt.consent is not None:
+            return self._answer_consent(prompt, event, duration, now)
         session = self._session(prompt.session)
         if not session.live and duration in (ONCE, SESSION):
             raise Refused(CONFLICT, f"session {session.id} has ended; answer for always or for a time")
@@ -479,6 +505,36 @@ class Broker:
         out.append(ev.Reply({"rule": rule, "grant": grant.id if grant else None, "settled": done}))
         return _ordered(out)
 
+    def _answer_consent(
+        self, prompt: Prompt, event: ev.Answer, duration: str, now: float
+    ) -> list[ev.Command]:
+        s = self.state
+        consents.check_term(prompt, duration)
+        scope, _ = self._scope(prompt, event.scope, duration)
+        if event.verdict == "allow" and prompt.session and self._judge(prompt) == DENY:
+            raise Refused(CONFLICT, "the policy denies this")
+        ops, patterns, _ = meaning(prompt, scope)
+        rule = describe(event.verdict, ops, patterns, prompt.agent, duration)
+        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
+        out: list[ev.Command] = [
+            ev.Record(consents.entry(prompt, "human", event.verdict, rule), sync=True),
+            *consents.settle(s, prompt, settled),
+        ]
+        done, ident = [prompt.id], None
+        if duration != ONCE:
+            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, None, now, event.via)
+            ident = grant.id
+            for old in [g for g in s.grants.values() if _same_place(g, grant)]:
+                del s.grants[old.id]
+                out.append(ev.Drop("grant", old.id))
+            s.grants[grant.id] = grant
+            out.append(ev.Store(grant))
+            for other in [p for p in s.prompts.values() if consents.covers(grant, p)]:
+                out += consents.settle(s, other, replace(settled, by=grant.id))
+                done.append(other.id)
+        out.append(ev.Reply({"rule": rule, "grant": ident, "settled": done}))
+        return _ordered(out)
+
     def _new_grant(
         self, prompt: Prompt, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
         tokens: tuple[str, ...] | None, now: float, via: str,
@@ -490,7 +546,7 @@ class Broker:
         grant = Grant(
             id=f"g{s.next_grant}", agent=prompt.agent, session=prompt.session if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
-            argv=tokens, prompt=prompt.id, via=via,
+            argv=tokens, prompt=prompt.id, via=via, client=prompt.consent.client if prompt.consent else "",
         )  # fmt: skip
         s.next_grant += 1
         return grant
@@ -511,6 +567,8 @@ class Broker:
             wanted = self._home + wanted[1:]
         if duration == ONCE:
             raise Refused(INVALID_PARAMS, "an answer for once has no wider scope")
+        if prompt.consent is not None:
+            raise Refused(INVALID_PARAMS, "a question about a token has no other scope")
         if is_exec(prompt.ops, prompt.argv):
             inside = exec_within(wanted, prompt.path, prompt.scopes)
         elif not resources.is_path(prompt.ops[0], prompt.path):
@@ -530,6 +588,8 @@ class Broker:
     def _settle(self, prompt: Prompt, settled: Settled, out: list[ev.Command]) -> list[ev.Command]:
         """Close ``prompt`` with ``settled`` and answer its holds; returns ``out`` with what follows."""
         s = self.state
+        if prompt.consent is not None:
+            return [*out, *consents.settle(s, prompt, settled)]
         move = PromptMove.ALLOW if settled.verdict == "allow" else PromptMove.DENY
         holds = [k for k, v in s.holds.items() if v == prompt.id]
         prompt = replace(prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None)
@@ -688,11 +748,6 @@ class Broker:
 
     # -- what stands for all sessions --------------------------------------------------------------
 
-    def quiet(self, now: float) -> str:
-        """Return the quiet mode in force, "" when there is none."""
-        standing = self.state.standing
-        return standing.quiet if standing.quiet_until > now else ""
-
     def _quiet(self, event: ev.Quiet, now: float) -> list[ev.Command]:
         if event.mode not in ("deny", "hold", "off"):
             raise Refused(INVALID_PARAMS, "quiet is deny, hold or off")
@@ -753,6 +808,8 @@ class Broker:
         return out
 
     def _judge(self, prompt: Prompt) -> int:
+        if prompt.consent is not None:
+            return self.judge.token(self.state, prompt.session, prompt.consent.scopes)[0]
         argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
         return self.judge.verdict(self.state, prompt.session, prompt.ops, prompt.path, prompt.path2, argv)
 
@@ -790,8 +847,8 @@ class Broker:
 
 
 def _same_place(old: Grant, new: Grant) -> bool:
-    return (old.agent, old.session, old.ops, old.patterns, old.argv) == (
-        new.agent, new.session, new.ops, new.patterns, new.argv,
+    return (old.agent, old.session, old.client, old.ops, old.patterns, old.argv) == (
+        new.agent, new.session, new.client, new.ops, new.patterns, new.argv,
     )  # fmt: skip
 
 

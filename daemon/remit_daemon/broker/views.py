@@ -6,6 +6,7 @@ from typing import Any
 
 from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
+from remit_daemon.broker.states import PromptState
 from remit_policy.match import escape
 from remit_policy.resources import exact
 
@@ -32,7 +33,9 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
 
 def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
     """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
-    answer = prompt.answer
+    answer, about = prompt.answer, prompt.consent
+    if about is not None and prompt.state is PromptState.OPEN:
+        holding = len(about.requests)
     scopes = []
     for scope in prompt.scopes:
         ops, patterns, tokens = meaning(prompt, scope.pattern)
@@ -74,6 +77,9 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
             "at": answer.at,
         },
         "scopes": scopes,
+        "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
+        if prompt.consent
+        else [],
     }
 
 
@@ -125,6 +131,6 @@ def grant_view(grant: Grant) -> dict[str, Any]:
 
 def quiet_view(standing: Standing, now: float) -> dict[str, Any] | None:
     """Return the quiet mode that is in force at ``now`` as the wire has it, None when there is none."""
-    if not standing.quiet or standing.quiet_until <= now:
+    if not standing.mode(now):
         return None
     return {"mode": standing.quiet, "until": standing.quiet_until}

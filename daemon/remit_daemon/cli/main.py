@@ -18,7 +18,8 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
-  token                 issue, exchange, introspect, revoke, list, scopes
+  token                 issue, request, exchange,        key        create, list, review, revoke: for programs
+                        introspect, revoke, list, scopes            that nobody can approve each time
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -89,6 +90,14 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import agent_cmd
 
         return agent_cmd.run(name, args, json_out=json_out)
+    if name == "key":
+        from remit_daemon.cli import key_cmd
+        from remit_daemon.peers import mark
+
+        if mark.tag_of(os.getpid()):
+            sys.stderr.write("remit key: not from inside a session\n")
+            return 3
+        return key_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

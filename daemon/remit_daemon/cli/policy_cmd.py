@@ -23,6 +23,7 @@ from remit_policy.model import ADMIN, ALLOW, DENY, LAYERS, OPS, PACK, USER, VERD
 from remit_policy.reading import read_bytes, syntax_problem
 from remit_policy.resources import APPS, EXAMPLES, UNSPECIFIED, host_of, is_path, key
 from remit_policy.rules import is_implied
+from remit_policy.scopes import RESOURCE, SCOPES
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
@@ -208,6 +209,10 @@ def _resource(op: str, text: str, values: dict[str, str]) -> str:
             raise _NoResource(f"'{text}' is no resource of {op}; expected one {EXAMPLES[op]}")
         if full.startswith("app:") and full[4:] not in APPS:
             raise _NoResource(f"there is no app permission '{full[4:]}'; one of {', '.join(APPS)}")
+        if full.startswith(RESOURCE) and full.removeprefix(RESOURCE) not in SCOPES:
+            raise _NoResource(
+                f"there is no scope '{full.removeprefix(RESOURCE)}'; `remit token scopes` lists them"
+            )
         return full
     if op == "exec" and "/" not in text:
         for place in ("/usr/local/bin", "/usr/bin", "/bin", values["HOME"] + "/.local/bin"):
@@ -263,8 +268,10 @@ def _decided(snapshot: Snapshot, op: str, resource: str, args: list[str]) -> tup
 
 
 def _unknown_name(op: str, resource: str, snapshot: Snapshot) -> str:
-    """Return what to say of a secret that the agent does not have, "" of anything else."""
+    """Return what to say of a secret that the agent does not have, or of a sensitive scope; "" of anything else."""
     kind, _, name = resource.partition(":")
+    if op == "use" and kind == "token" and SCOPES[name].sensitive:
+        return "a sensitive scope: an administrator's file allows it, or nobody does; a person is not asked"
     if op != "use" or kind != "secret" or any(s.name == name for s in snapshot.secrets):
         return ""
     known = ", ".join(s.name for s in snapshot.secrets) or "none"

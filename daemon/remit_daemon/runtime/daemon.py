@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import PROCESS, Grant, Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
@@ -74,7 +74,7 @@ class Daemon:
         self.connections: dict[str, Sender] = {}  # to the supervisors
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
-        self.tokens = Tokens(ledger, clock)
+        self.tokens = Tokens(self)
         self.attestor = Attestor()
         self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
@@ -122,7 +122,16 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
+        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited.
+
+        Programs outside sessions are not awaited: what binds their tokens to them went with the earlier run.
+        """
+        state = self.broker.state
+        clients = {g.client for g in state.grants.values()}
+        clients |= {p.consent.client for p in state.prompts.values() if p.consent is not None}
+        for client in clients:
+            if client.startswith(PROCESS):
+                self.attempt(ev.ClientGone(client))
         for session in self.live():
             pidfd = hold(session.pid, session.identity)
             if pidfd is None:
@@ -178,7 +187,7 @@ class Daemon:
             return  # it ended while the tree was killed
         self.ingest(ident)
         self.attempt(ev.Ended(ident, status))
-        self.tokens.end_session(ident)
+        self.tokens.end_session(session)
         for path in self.journals(ident):
             try:
                 self.ledger.forget(SessionInfo(ident, session.agent), path)
@@ -243,6 +252,8 @@ class Daemon:
                     self.spawn(self._end_tree(command.session, command.tag))
                 case ev.Reply():
                     reply = command.result
+                case ev.Drop(kind="grant", id=ident) | ev.Store(record=Grant(id=ident, suspended=True)):
+                    self.tokens.end_grant(ident)
                 case _:
                     pass
         if entries:

@@ -47,27 +47,45 @@ message from another process on its connection ends it.
     token.introspect {token}              RFC 7662
     token.revoke {jti} | {grant} | {token}                      {revoked: [jti]}   with all that was made from it
     token.keys                            RFC 7517
+    token.metadata                        RFC 8414, with revocation_epoch: a token of a smaller ``epoch`` may be revoked
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
+    key.create {name, scope?, authorization_details?, audience?, expires_in?: s, review_in?: s, rate?: [uses, s]}
+                                          Key and {key}   its text, shown this once; one of the two dates is required
+    key.list                              [Key]
+    key.review {id, review_in: s}         Key        it was looked at; the next review
+    key.revoke {id}                       {revoked: id, tokens: int}
     reload                                {errors: [...], revision}
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
                                           ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
+
+A program outside sessions finds here, too, with its tokens bound to its process:
+
+    token.request {agent, scope?, authorization_details?, audience?}   Given | {request, interval: s, expires_in: s}   a person is asked
+    token.poll {request}                  Given; until then TOKEN_REFUSED with RFC 8628's authorization_pending, slow_down,
+                                          access_denied, expired_token, and invalid_grant for what was used or is another's
+    token.refresh {refresh_token, scope?} Given      RFC 6749 6; the handle is used up, used again it ends all that came of it
+    token.key {key, scope?, authorization_details?}   Given   for an organisation key (``tokens.keys``)
+    token.exchange                        as below
 
 ``agent.sock`` is for programs inside a session, told by the kernel's word on the writer of each message, never by what they say. They
 write with write(2) or send(2); sendmsg(2) is performed by remit itself and refused here, since it cannot say for whom.
 
     whoami                                {session, agent, project}
     denials  {limit?}                     [Entry]  of this session only
-    token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes
-    token.exchange {subject_token, agent, scope?, authorization_details?}   Given   narrower, for a sub-agent (RFC 8693)
-    token.introspect, token.revoke {token}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
+    token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes: what policy allows unasked
+    token.request {scope?, authorization_details?, audience?}, token.poll, token.refresh   as above, for what policy asks about
+    token.exchange {subject_token, agent, scope?, authorization_details?, subject_token_type?, requested_token_type?, audience?}
+                                          Given   narrower, for a sub-agent (RFC 8693)
+    token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
 Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, enforced: [str]}
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           chain: [{pid, comm, exe}] the processes above, nearest first, kind: a kind of ``remit_policy.kinds`` or "" for no file,
           before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
-          scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
+          scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
+          facts: [{label, text}]}   of a question about a token (ops ["token"], its path what the token is for); session "" outside
           An answer has a ``via`` too, "" where it is not known.
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
           denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool,
@@ -84,7 +102,9 @@ Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: 
 Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
           last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
-Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
+Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
+          last_used: s|null, state: good|expired|to be reviewed}
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Times are seconds since the epoch (float); ids are text.
 """

@@ -142,7 +142,7 @@ def test_quiet_denies_what_would_be_asked_and_nothing_else() -> None:
     desk.start()
     grant = granted(desk)
     assert recorded(desk.handle(ev.Quiet("deny", 1800))) == [("human", "quiet", "deny", True)]
-    assert desk.broker.quiet(desk.clock.now) == "deny"
+    assert desk.broker.state.standing.mode(desk.clock.now) == "deny"
     assert desk.ask("s1", "/home/u/work/b.py")["verdict"] == "allow", grant
     frame = desk.ask("s1", "/other")
     assert frame["verdict"] == "deny"
