@@ -90,6 +90,7 @@ class Approver:
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
             "senders": d.senders,
+            "agents": d.registry.summary(),
         }
 
     def _steer(self, params: Params, action: str) -> Params:

@@ -70,6 +70,14 @@ class Registry:
             "adopt": self._adopt,
         }
 
+    def summary(self) -> Params:
+        """Return what ``status`` says: how many names are known, whose answers wait, and the adopted processes."""
+        return {
+            "known": len(self._agents),
+            "pending": sorted(a.name for a in self._agents.values() if a.pending),
+            "adopted": sorted(a.pid for a in self._adopted.values() if alive(a.pidfd)),
+        }
+
     # -- sessions ----------------------------------------------------------------------------------
 
     async def program_of(self, hello: dict[str, Any]) -> Program | None:

@@ -7,7 +7,8 @@ descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later
 ``approver.sock`` is for the person: its peers are verified, none of them may be inside a session, and each writes for itself: a
 message from another process on its connection ends it.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders}
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders,
+                                          agents: {known, pending: [name], adopted: [pid]}}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well

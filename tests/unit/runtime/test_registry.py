@@ -115,6 +115,7 @@ def test_where_policy_asks_answers_wait_for_the_persons_word(machine: Machine, k
     assert decided(welcome["snapshot"], "/srv/never") == "deny", "what was denied stays so"
     assert [g["withheld"] for g in person.call("grants")] == [True, False]
     assert person.call("agent", name="claude")["pending"]
+    assert person.call("status")["agents"] == {"known": 1, "pending": ["claude"], "adopted": []}
     answered(sup, person, "/srv/new")  # an answer of today counts at once
     sup.ask("/srv/thing")
     waiting = sup.read()["prompt"]
@@ -224,6 +225,7 @@ def test_an_adopted_process_is_its_agents_and_nothing_holds_it(
     assert (found["agent"], found["assurance"]) == ("helper", "L0")
     assert "nothing holds it" in found["note"]
     assert "not attested" in found["program"]
+    assert person.call("status")["agents"]["adopted"] == [stranger.pid]
     who = person.call("who", pid=stranger.pid)
     assert (who["actor"], who["agent"], who["session"], who["assurance"]) == ("agent", "helper", "", "L0")
     assert "unconfined" in who["note"]
