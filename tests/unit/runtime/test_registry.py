@@ -91,6 +91,17 @@ def test_a_changed_program_keeps_its_answers_and_says_so_once(machine: Machine) 
         person.call("agent.update", name="claude", keep=True)
 
 
+def test_what_a_program_is_called_cannot_write_to_the_terminal(machine: Machine) -> None:
+    person = machine.person()
+    agent = "cl\x1b[2J\naude"
+    sup, _ = start(machine, ONE, agent=agent)
+    answered(sup, person, "/srv/thing")
+    end(sup, person)
+    _, welcome = start(machine, TWO, agent=agent, exe="/opt/\u202eevil\x07")
+    assert " is /opt/\\u202eevil\\x07 now, another program than on " in welcome["message"]
+    assert all(c.isprintable() for c in welcome["message"])
+
+
 def test_without_answers_a_change_is_only_recorded(machine: Machine) -> None:
     person = machine.person()
     start(machine, ONE)
