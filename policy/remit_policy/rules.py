@@ -174,7 +174,7 @@ def check_references(sources: Layered) -> list[Problem]:
                 )
         if layer == PROJECT:
             for name, agent in source.document.agent.items():
-                for key in ("env", "arguments"):
+                for key in ("env", "arguments", "on_change"):
                     if getattr(agent, key):
                         text = f"{key} of an agent in a project's policy"
                         out.append(source.problem(("agent", name, key), text, "a person's own file"))

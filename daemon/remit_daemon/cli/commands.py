@@ -82,6 +82,12 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    for name in found["agents"]["pending"]:
+        _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
+    if adopted := found["agents"]["adopted"]:
+        _say(
+            f"adopted, and not confined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}"
+        )
     if found["senders"] != "pidfd":
         _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
     if found["quiet"]:

@@ -96,6 +96,7 @@ class Approver:
             "senders": d.senders,
             "review": review.standing(d),
             "quiet": quiet_view(d.broker.state.standing, d.clock()),
+            "agents": d.registry.summary(),
         }
 
     def _prompts(self, params: Params) -> list[Params]:

@@ -8,7 +8,8 @@ descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later
 message from another process on its connection ends it.
 
     status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows},
-                                          senders, review: {due: int, suspended: int}, quiet: null|{mode, until}}
+                                          senders, review: {due: int, suspended: int}, quiet: null|{mode, until},
+                                          agents: {known, pending: [name], adopted: [pid]}}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool, missed?: bool}  [Prompt]   open ones; with ``all`` the missed and settled as well; with ``missed`` these alone
