@@ -23,6 +23,7 @@ from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
@@ -70,6 +71,7 @@ class Daemon:
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
         self.bus = BusService(self)
+        self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -257,7 +259,8 @@ class Daemon:
                 sender(frame)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Tell every watcher."""
+        """Tell every watcher, and the desktop."""
+        self.desktop.heard(method, params)
         for watcher in list(self.watchers):
             watcher(method, params)
 

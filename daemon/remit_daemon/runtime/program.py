@@ -179,6 +179,7 @@ async def _run(paths: Paths) -> None:
         await servers.open(path, serve)
     log.info("remitd %s, process %d, listens in %s", VERSION, os.getpid(), paths.runtime)
     daemon.spawn(daemon.bus.run())
+    daemon.spawn(daemon.desktop.run())
     clock = loop.create_task(daemon.run())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({clock, stopping}, return_when=asyncio.FIRST_COMPLETED)
