@@ -15,7 +15,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
-  policy                check, why, test, show, schema     trust      take a project's own policy into account
+  policy                check, why, test, show, hits, diff trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, request, exchange,        key        create, list, review, revoke: for programs
@@ -74,7 +74,7 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import policy_cmd
         from remit_daemon.peers import mark
 
-        about_own = args[:1] in (["why"], ["show"], ["test"]) or args == ["check"]
+        about_own = args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
         if about_own and mark.tag_of(os.getpid()):  # its files are closed to sessions
             sys.stderr.write(
                 "remit policy: not from inside a session; `remit denials` says what was refused\n"

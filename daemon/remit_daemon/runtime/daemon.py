@@ -26,6 +26,7 @@ from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.contents import Contents
+from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
@@ -81,6 +82,7 @@ class Daemon:
         self.bus = BusService(self)
         self.registry = Registry(self)
         self.contents = Contents(self)
+        self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -291,7 +293,8 @@ class Daemon:
                 sender(frame)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Tell every watcher."""
+        """Tell every watcher, and the desktop."""
+        self.desktop.heard(method, params)
         for watcher in list(self.watchers):
             watcher(method, params)
 

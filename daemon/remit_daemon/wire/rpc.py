@@ -23,6 +23,8 @@ message from another process on its connection ends it.
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     learn    {session}                    {session, agent, home, project, proposals: [Proposal], left: acts that are protected or cannot be written}
+    policy.effective {agent, project?}    {agent, project, roles, reads, net_all, rules: [PolicyRule], at_least: bool}   what is in force for it,
+                                          strongest layer first; as its last session had it, unless a project is given
     report   {session}                    Report
     grant.narrow {id, scope}              {grant: id, rule}   within what it covers only
     grant.extend {id, seconds}            {grant: id, rule}   ends so long from now, later than it would, within 365 days
@@ -98,6 +100,8 @@ Report   {session, agent, project, argv, started, ended: s|null, status, acts: {
           answers: [{prompt, verdict, rule, time}], timeline: {start: s|null, step: s, acts: [int], denied: [int]} at most 60 steps,
           first, last: s|null, at_least: bool}
 Proposal {ops, pattern, number: how often, resources: how many things, examples: [resource]}   a rule that would allow what was learnt
+PolicyRule {layer: guard|admin|user|pack|project|grant, verdict, op, pattern, text, argv: [str]|null, except: [pattern], final, protected, role,
+          source, file, line: int|null, hits: int, last: s|null}   of the last 30 days; reads in whole trees are no hits
 Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: [paths of keys, credentials, histories]}   ``at_least``:
           looking ended before everything was seen
 Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from remit_daemon.ledger.queries import uses_of
 from remit_daemon.ledger.report import STEPS, build, few_lines, lines
 from remit_daemon.ledger.schema import open_reader
 from remit_daemon.ledger.store import Ledger
@@ -31,6 +35,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
         ledger,
         act("write", "/p/a.py"),
         act("write", "/p/a.py"),
+        act("write", "/dev/null"),
         act("rename", "/p/x", path2="/p/b.py"),
         act("delete", "/p/old"),
         act("write", "/p/no", "denied", "ask", prompt="p1"),
@@ -41,7 +46,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
         {"actor": "human", "agent": "claude", "session": "s1", "op": "answer", "prompt": "p2", "verdict": "allow", "note": "allow it"},
         act("write", "/elsewhere", session="s2"),
     )  # fmt: skip
-    assert found["acts"] == {"write": 3, "rename": 1, "delete": 1, "read": 2, "connect": 1, "request": 1}
+    assert found["acts"] == {"write": 4, "rename": 1, "delete": 1, "read": 2, "connect": 1, "request": 1}
     assert found["human"] == {"answer": 1}
     assert found["changed"] == {"number": 2, "paths": ["/p/a.py", "/p/b.py"]}
     assert found["deleted"] == {"number": 1, "paths": ["/p/old"]}
@@ -50,7 +55,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
     assert found["asked"] == {"number": 2, "allowed": 1, "denied": 1, "missed": 0}
     assert [a["rule"] for a in found["answers"]] == ["allow it"]
     assert found["directories"][0] == {"path": "/p", "acts": 6, "changes": 3}
-    assert sum(found["timeline"]["acts"]) == 9
+    assert sum(found["timeline"]["acts"]) == 10
     assert len(found["timeline"]["acts"]) <= STEPS
     said = [*few_lines(found, escape), *lines(found, escape)]
     assert not any("\x1b" in line for line in said)
@@ -79,3 +84,23 @@ def test_a_report_that_was_cut_says_so(ledger: Ledger) -> None:
     found = report(ledger, *(act("write", f"/p/{n}") for n in range(5000)), within=-1.0)
     assert found["at_least"]
     assert found["acts"].get("write", 0) < 5000
+
+
+def test_a_ledger_of_the_version_before_is_taken_over_and_stays_whole(
+    ledger: Ledger, key: Ed25519PrivateKey
+) -> None:
+    ledger.append([act("read", "/p/a", rule="grant:g1"), act("read", "/p/b", rule="f:1")])
+    ledger.close()
+    db = sqlite3.connect(ledger.path)
+    db.executescript("DROP INDEX rows_grant; PRAGMA user_version = 1;")
+    db.close()
+    again = Ledger(ledger.path, key=key)
+    again.append([act("read", "/p/c", rule="grant:g1")])
+    assert uses_of(again._db, "grant:g1", 0.0) == [("/p/a", ()), ("/p/c", ())]
+    plan = again._db.execute(
+        "EXPLAIN QUERY PLAN SELECT path FROM rows WHERE rule = ? AND substr(rule, 1, 6) = 'grant:'",
+        ("grant:g1",),
+    ).fetchall()
+    assert any("rows_grant" in str(step) for step in plan)
+    assert again.verify().ok
+    again.close()

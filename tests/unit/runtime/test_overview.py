@@ -175,3 +175,25 @@ def test_enter_and_pasted_keys_review_nothing(machine: Machine) -> None:
     assert kept["reviewed"] is None
     (row,) = person.call("log", op="review")
     assert row["note"] == "0 kept, 0 narrowed, 0 revoked, 1 skipped"
+
+
+def test_what_is_in_force_says_how_often_each_rule_decided(machine: Machine) -> None:
+    machine.policy(
+        'version = 1\n[agent.claude]\nroles = ["r"]\n[role.r.files]\nread = { deny = ["/srv/shut/**"], allow = ["/srv/**"] }\n'
+    )
+    sup, person = machine.supervisor(), machine.person()
+    until(lambda: person.call("reload")["errors"] == [], "it is read")
+    sup.connect()
+    granted(machine, sup, machine.root + "/other/x", "")
+    source = f"{machine.paths.config}/policy.d/test.toml:5"
+    for number in range(3):
+        sup.act(number + 1, "read", f"/srv/shut/{number}", rule=source, verdict="deny")
+    until(lambda: len(person.call("denials")) == 3, "it is in the ledger")
+    found = person.call("policy.effective", agent="claude")
+    assert found["rules"][0]["layer"] == "guard"
+    hit = [(r["verdict"], r["pattern"], r["hits"]) for r in found["rules"] if r["hits"]]
+    assert ("deny", "/srv/shut/**", 3) in hit
+    assert any(r["layer"] == "grant" for r in found["rules"])
+    assert "r" in found["roles"]
+    with pytest.raises(RpcError, match="absolute"):
+        person.call("policy.effective", agent="claude", project="x")
