@@ -372,9 +372,6 @@ class Agent(_Strict):
         default=None,
         description="when its program is new under its name: keep what was granted it (and say so), or ask whether to",
     )
-    arguments: list[Text] = Field(
-        default=[], description="put before the person's own arguments, where its program itself is started"
-    )
     trailers: bool = Field(
         default=True, description="whether its git commits get trailers that name it and its session"
     )

@@ -205,7 +205,7 @@ def redeem(state: State, judge: Judge, event: ev.Redeem, now: float) -> list[ev.
     verdict, grant, why = "allow", "", ""
     if answer.duration != ONCE:
         found = next((g for g in state.grants.values() if g.prompt == prompt.id or g.id == answer.by), None)
-        if found is None or found.verdict != "allow" or not _good(state, found, now):
+        if found is None or not _good(state, found, now):
             verdict, why = "deny", "it was taken back"
         else:
             grant = found.id

@@ -24,7 +24,7 @@ from remit_daemon.runtime.lines import Params, want
 from remit_daemon.runtime.policies import SnapshotRefused
 from remit_daemon.tokens import details as rar
 from remit_daemon.tokens.handles import Family, Handles, Reused
-from remit_daemon.tokens.issuer import TokenError
+from remit_daemon.tokens.issuer import MAX_AGENT, TokenError
 from remit_daemon.tokens.pace import Pace
 from remit_daemon.tokens.wanted import Wanted
 from remit_policy.model import DENY
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from remit_daemon.runtime.tokens import Tokens
     from remit_daemon.runtime.who import Who
     from remit_policy.model import Snapshot
-
-MAX_AGENT = 64  # characters of the name that a program outside sessions gives itself
 
 
 def facts_of(wanted: Wanted, *, name: str = "", client_id: str = "", redirect_host: str = "", resource: str = "") -> tuple[Fact, ...]:  # fmt: skip

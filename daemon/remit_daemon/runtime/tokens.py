@@ -244,7 +244,12 @@ class Tokens:
         if sum(map(bool, p.values())) != 1:
             raise Problem(INVALID_PARAMS, "token.revoke takes one of jti, grant, token")
         jti = p["jti"] or (self.issuer.introspect(p["token"]).get("jti", "") if p["token"] else "")
-        gone = self.issuer.revoke(jti=jti, grant_id=p["grant"]) if jti or p["grant"] else []
+        # Its refresh handle ends with it, or the program would have the next one at once.
+        for token in self.issuer.live():
+            if token.jti == jti or token.grant_id == p["grant"]:
+                self.consents.handles.end(family=token.txn)
+        self.consents.handles.end(grant_id=p["grant"])
+        gone = self.issuer.revoke(jti=jti, grant_id=p["grant"])
         self._revoked(gone, "", None, actor="human")
         return {"revoked": gone}
 

@@ -36,6 +36,7 @@ LIFE = 300  # seconds
 MAX_DEPTH = 2  # exchanges: a sub-agent of a sub-agent
 MAX_TOKENS = 10_000  # at once; a token takes some 2 kB
 MAX_OF_GRANT = 1000  # of those: no agent leaves the others none
+MAX_AGENT = 64  # characters of the name that a program outside sessions, or a sub-agent, is given
 MAX_AUDIENCE = 2048  # characters
 MAX_SKEW = 60  # seconds that the clock may be set back before tokens of the future are none
 MAX_TEXT = 1 << 16  # characters of what is presented
@@ -179,8 +180,10 @@ class Issuer:
             raise TokenError("invalid_target", "the token is for another audience")
         if parent.depth >= MAX_DEPTH:
             raise TokenError("invalid_request", f"a token is exchanged at most {MAX_DEPTH} times")
-        if not agent:
-            raise TokenError("invalid_request", "the sub-agent has no name")
+        if not 0 < len(agent) <= MAX_AGENT or not agent.isprintable():
+            raise TokenError(
+                "invalid_request", f"a sub-agent's name is at most {MAX_AGENT} printable characters"
+            )
         if details is not None:
             scopes, asked = self.wanted(scope, tuple(details))
         else:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from remit_daemon.ledger.queries import uses_of
 from remit_daemon.ledger.report import STEPS, build, few_lines, lines
 from remit_daemon.ledger.schema import open_reader
 from remit_daemon.ledger.store import Ledger
@@ -84,23 +80,3 @@ def test_a_report_that_was_cut_says_so(ledger: Ledger) -> None:
     found = report(ledger, *(act("write", f"/p/{n}") for n in range(5000)), within=-1.0)
     assert found["at_least"]
     assert found["acts"].get("write", 0) < 5000
-
-
-def test_a_ledger_of_the_version_before_is_taken_over_and_stays_whole(
-    ledger: Ledger, key: Ed25519PrivateKey
-) -> None:
-    ledger.append([act("read", "/p/a", rule="grant:g1"), act("read", "/p/b", rule="f:1")])
-    ledger.close()
-    db = sqlite3.connect(ledger.path)
-    db.executescript("DROP INDEX rows_grant; PRAGMA user_version = 1;")
-    db.close()
-    again = Ledger(ledger.path, key=key)
-    again.append([act("read", "/p/c", rule="grant:g1")])
-    assert uses_of(again._db, "grant:g1", 0.0) == [("/p/a", ()), ("/p/c", ())]
-    plan = again._db.execute(
-        "EXPLAIN QUERY PLAN SELECT path FROM rows WHERE rule = ? AND substr(rule, 1, 6) = 'grant:'",
-        ("grant:g1",),
-    ).fetchall()
-    assert any("rows_grant" in str(step) for step in plan)
-    assert again.verify().ok
-    again.close()

@@ -190,3 +190,35 @@ def test_an_epoch_moves_with_a_revocation(machine: Machine) -> None:
         person.call("token.introspect", token=third)["epoch"]
         == person.call("token.metadata")["revocation_epoch"]
     )
+
+
+@pytest.mark.parametrize("by", ["grant", "jti", "token"])
+def test_what_the_person_revokes_is_not_refreshed(machine: Machine, by: str) -> None:
+    person, program = machine.person(), machine.person()
+    asked = program.call("token.request", **FIRST)
+    person.call("answer", id="p1", verdict="allow", for_=3600)
+    given = program.call("token.poll", request=asked["request"])
+    (listed,) = person.call("token.list")
+    what = {"grant": listed["grant"], "jti": listed["jti"], "token": given["access_token"]}[by]
+    assert person.call("token.revoke", **{by: what}) == {"revoked": [listed["jti"]]}
+    assert code(program, "token.refresh", refresh_token=given["refresh_token"]) == "invalid_grant"
+
+
+def test_what_a_program_gives_back(machine: Machine) -> None:
+    person, program = machine.person(), machine.person()
+    asked = program.call("token.request", **FIRST)
+    person.call("answer", id="p1", verdict="allow", for_=3600)
+    given = program.call("token.poll", request=asked["request"])
+    assert (
+        program.call("token.exchange", subject_token=given["access_token"], agent="sub")["scope"]
+        == "log:read"
+    )
+    for name in ("x" * 65, "a\nb", ""):
+        assert (
+            code(program, "token.exchange", subject_token=given["access_token"], agent=name)
+            == "invalid_request"
+        )
+    kind = "urn:ietf:params:oauth:token-type:saml2"
+    params = {"subject_token": given["access_token"], "agent": "sub", "subject_token_type": kind}
+    assert code(program, "token.exchange", **params) == "invalid_request"
+    assert len(person.call("token.list")) == 2
