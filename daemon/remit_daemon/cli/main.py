@@ -10,7 +10,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
   prompts [--watch]     what waits for your answer         answer     answer one
   status, sessions      what runs                          stop, pause, resume ID
-  log, log verify       what was done, and by whom         who        who did this to PATH or PID
+  log, log verify       what was done, and by whom         who        who did this: PATH, PID, COMMIT
   denials               what was refused                   grants, revoke   what you allowed for longer
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
