@@ -273,6 +273,12 @@ class Net(_Strict):
     connect: HostRule | None = None
     resolve: NameRule | None = None
     listen: ListenRule | None = None
+    sign: list[NamedHost] = Field(
+        default=[], description="hosts to which requests are signed (RFC 9421); their TLS is ended for it"
+    )
+    signature_agent: Annotated[str, Field(pattern=r"^https://[a-z0-9.-]{1,253}(:[0-9]{1,5})?$")] | None = (
+        Field(default=None, description="the origin that publishes the key, told to those hosts")
+    )
     requests: dict[NamedHost, dict[Method, RequestRule]] = Field(
         default={}, description="requests by host and method; a host's table may also stand in net itself"
     )
@@ -290,7 +296,9 @@ class Net(_Strict):
     @model_validator(mode="after")
     def _fits(self) -> Net:
         if self.all:
-            key = next((k for k in ("connect", "resolve", "listen", "requests") if getattr(self, k)), "")
+            key = next(
+                (k for k in ("connect", "resolve", "listen", "sign", "requests") if getattr(self, k)), ""
+            )
             if key:
                 raise bad(
                     f"{key} rules beside 'all = true'", "one of them: what is unmediated obeys no rule", key

@@ -155,6 +155,7 @@ class Snapshot:
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
     program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
+    ``signs`` are the hosts to which requests are signed, ``signs_as`` the origin that publishes the key ("" = none is told).
     """
 
     __slots__ = (
@@ -166,6 +167,8 @@ class Snapshot:
         "reads",
         "rules",
         "secrets",
+        "signs",
+        "signs_as",
         "trailers",
         "variables",
     )
@@ -183,6 +186,8 @@ class Snapshot:
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
         trailers: bool = True,
+        signs: tuple[str, ...] = (),
+        signs_as: str = "",
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -194,6 +199,8 @@ class Snapshot:
         self.arguments = arguments
         self.env = env or {}
         self.trailers = trailers
+        self.signs = signs
+        self.signs_as = signs_as
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -208,6 +215,8 @@ class Snapshot:
             arguments=self.arguments,
             env=self.env,
             trailers=self.trailers,
+            signs=self.signs,
+            signs_as=self.signs_as,
         )
 
 
@@ -329,7 +338,9 @@ def dumps(snapshot: Snapshot) -> str:
         f"net_all\t{int(snapshot.net_all)}",
         f"hold\t{snapshot.hold!r}",
         f"trailers\t{int(snapshot.trailers)}",
+        f"signs_as\t{_escape(snapshot.signs_as)}",
     ]
+    lines += [f"sign\t{_escape(host)}" for host in snapshot.signs]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
@@ -346,6 +357,7 @@ def loads(text: str) -> Snapshot:
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
     arguments: list[str] = []
+    signs: list[str] = []
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
@@ -361,6 +373,8 @@ def loads(text: str) -> Snapshot:
                 secrets.append(_secret_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
+            elif cells[0] == "sign":
+                signs.append(_unescape(cells[1]))
             elif cells[0] == "argument":
                 arguments.append(_unescape(cells[1]))
             elif cells[0] == "env":
@@ -377,6 +391,8 @@ def loads(text: str) -> Snapshot:
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
             trailers=settings.get("trailers") != "0",
+            signs=tuple(signs),
+            signs_as=settings.get("signs_as", ""),
             variables=variables,
             secrets=tuple(secrets),
             arguments=tuple(arguments),

@@ -11,7 +11,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   prompts [--watch]     what waits for your answer         answer     answer one
   status, sessions      what runs                          stop, pause, resume ID
   session show ID       what it did
-  log, log verify       what was done, and by whom         who        who did this to PATH or PID
+  log, log verify       what was done, and by whom         who        who did this: PATH, PID, COMMIT
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
