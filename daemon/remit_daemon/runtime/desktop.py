@@ -82,7 +82,7 @@ class Desktop:
     def again(self) -> None:
         """Take up what waits already: the bus is there, or there again, and another server knows of nothing."""
         self._notices = Notices(can_review=bool(self._terminal))
-        self._notices.quiet = bool(self._daemon.broker.quiet(self._daemon.clock()))
+        self._notices.quiet = bool(self._daemon.broker.state.standing.mode(self._daemon.clock()))
         for view in self._daemon.broker.prompts():
             self._notices.prompt(view)
         self._wake.set()
