@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker import standing
 from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Judge
 from remit_daemon.broker.records import (
@@ -65,7 +66,7 @@ def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev
             return [ev.Reply({"verdict": grant.verdict, "grant": grant.id, "message": ""})]
     if mode in ("deny", "allow-once"):
         return _at_once(event, "deny" if mode == "deny" else "allow", f"--ask {mode}")
-    if state.standing.mode(now) == "deny":
+    if standing.mode(state, now) == "deny":
         return _at_once(event, "deny", QUIET)
     asked = [
         p for p in state.prompts.values() if p.state is PromptState.OPEN and p.session == event.session

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
-from remit_daemon.broker import consents, keeping
+from remit_daemon.broker import consents, keeping, standing
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
 from remit_daemon.broker.events import Refused
@@ -40,17 +40,15 @@ from remit_daemon.broker.states import (
     move_prompt,
     move_session,
 )
-from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, quiet_view, session_view
+from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
 from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
-from remit_daemon.wire.words import term
 from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
 __all__ = ["Broker", "Refused"]
 
-MAX_QUIET = 86400.0  # seconds: longer than a day is forgotten, and a policy's business
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
@@ -186,7 +184,7 @@ class Broker:
                 entry = {"actor": "human", "op": "review", "outcome": "ok", "note": event.what}
                 return [ev.Record(entry, sync=True), ev.Reply()]
             case ev.Quiet():
-                return self._quiet(event, now)
+                return _ordered(standing.quiet(self.state, event, now, PROMPT_LIFE))
             case ev.Steer():
                 return self._steer(event)
             case ev.PolicyChanged():
@@ -335,7 +333,7 @@ class Broker:
             )  # fmt: skip
             why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
             return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
-        if s.standing.mode(now) == "deny":
+        if standing.mode(s, now) == "deny":
             text = QUIET
             entry = _entry(
                 session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
@@ -405,7 +403,7 @@ class Broker:
             id=f"p{s.next_prompt}", session=session.id, agent=session.agent, project=session.project,
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
-            deadline=max(now, s.standing.quiet_until if s.standing.mode(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
+            deadline=standing.deadline(s, now, PROMPT_LIFE), scopes=scopes,
             chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
@@ -730,7 +728,7 @@ class Broker:
             out.append(ev.Drop("prompt", ident))
         if changed:
             out += self._push(self._affected(changed))
-        out += self._standing(now)
+        out += standing.tick(s, now)
         return _ordered(out)
 
     def _kept(self, grant: Grant, now: float) -> list[ev.Command]:
@@ -745,44 +743,6 @@ class Broker:
             ev.Reply({"grant": grant.id, "rule": grant_view(grant)["rule"]}),
         ]
         return _ordered(out)
-
-    # -- what stands for all sessions --------------------------------------------------------------
-
-    def _quiet(self, event: ev.Quiet, now: float) -> list[ev.Command]:
-        if event.mode not in ("deny", "hold", "off"):
-            raise Refused(INVALID_PARAMS, "quiet is deny, hold or off")
-        if event.mode != "off" and not 0 < event.seconds <= MAX_QUIET:
-            raise Refused(INVALID_PARAMS, f"quiet lasts between one second and {term(int(MAX_QUIET))}")
-        mode, until = ("", 0.0) if event.mode == "off" else (event.mode, now + event.seconds)
-        note = f"for {term(event.seconds)}" if mode else ""
-        out = self._stand("human", event.mode, note, quiet=mode, quiet_until=until)
-        if mode == "hold":
-            for prompt in [p for p in self.state.prompts.values() if p.state is PromptState.OPEN]:
-                later = max(prompt.deadline, until + PROMPT_LIFE)
-                self.state.prompts[prompt.id] = replace(prompt, deadline=later)
-                out.append(ev.Store(self.state.prompts[prompt.id]))
-        return _ordered(
-            [*out, ev.Reply(quiet_view(self.state.standing, now) or {"mode": "off", "until": None})]
-        )
-
-    def _stand(self, actor: str, outcome: str, note: str, **fields: Any) -> list[ev.Command]:
-        s = self.state
-        s.standing = replace(s.standing, **fields)
-        entry = {"actor": actor, "op": "quiet", "outcome": outcome, "note": note}
-        view = quiet_view(s.standing, 0.0) or {"mode": "off", "until": None}
-        return [ev.Store(s.standing), ev.Record(entry, sync=actor == "human"), ev.Notify("quiet", view)]
-
-    def _standing(self, now: float) -> list[ev.Command]:
-        """Return what time brings: the end of a quiet time, and once a month the call for a review."""
-        s = self.state
-        out: list[ev.Command] = []
-        if s.standing.quiet and s.standing.quiet_until <= now:
-            out += self._stand("remit", "off", "its time is over", quiet="", quiet_until=0.0)
-        due = [g for g in s.grants.values() if keeping.is_due(g, now)]
-        if due and now - s.standing.reminded >= keeping.REVIEW_EVERY:
-            s.standing = replace(s.standing, reminded=now)
-            out += [ev.Store(s.standing), ev.Notify("review", {"grants": len(due)})]
-        return out
 
     # -- helpers -----------------------------------------------------------------------------------
 

@@ -188,10 +188,6 @@ class Standing:
     quiet_until: float = 0.0
     reminded: float = 0.0
 
-    def mode(self, now: float) -> str:
-        """Return the quiet mode in force, "" when there is none."""
-        return self.quiet if self.quiet_until > now else ""
-
 
 def _plain(value: object) -> object:
     if isinstance(value, Enum):

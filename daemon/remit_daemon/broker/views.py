@@ -131,6 +131,6 @@ def grant_view(grant: Grant) -> dict[str, Any]:
 
 def quiet_view(standing: Standing, now: float) -> dict[str, Any] | None:
     """Return the quiet mode that is in force at ``now`` as the wire has it, None when there is none."""
-    if not standing.mode(now):
+    if not standing.quiet or standing.quiet_until <= now:
         return None
     return {"mode": standing.quiet, "until": standing.quiet_until}

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker import standing
 from remit_daemon.runtime.notices import DENY, REVIEW, Close, Notices, Show
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Desktop:
     def again(self) -> None:
         """Take up what waits already: the bus is there, or there again, and another server knows of nothing."""
         self._notices = Notices(can_review=bool(self._terminal))
-        self._notices.quiet = bool(self._daemon.broker.state.standing.mode(self._daemon.clock()))
+        self._notices.quiet = bool(standing.mode(self._daemon.broker.state, self._daemon.clock()))
         for view in self._daemon.broker.prompts():
             self._notices.prompt(view)
         self._wake.set()

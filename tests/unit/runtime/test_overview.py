@@ -14,6 +14,9 @@ import pytest
 
 from fakes.machine import Machine, until
 from fakes.supervisor import FakePerson, FakeSupervisor, RpcError
+from remit_daemon.broker.events import Store
+from remit_daemon.broker.records import Grant
+from remit_daemon.runtime.store import Memory
 
 
 def remit(machine: Machine, *words: str) -> tuple[int, Any]:
@@ -197,3 +200,31 @@ def test_what_is_in_force_says_how_often_each_rule_decided(machine: Machine) -> 
     assert "r" in found["roles"]
     with pytest.raises(RpcError, match="absolute"):
         person.call("policy.effective", agent="claude", project="x")
+
+
+def test_what_was_suspended_is_said_at_the_next_run_until_a_person_resumes_it(machine: Machine) -> None:
+    machine.kill()
+    long_ago = time.time() - 40 * 86400
+    old = Grant(
+        "g1", "claude", "", ("read",), ("/srv/x",), "allow", "always", long_ago, long_ago + 365 * 86400
+    )
+    memory = Memory(machine.paths.store)
+    memory.keep([Store(old)])
+    memory.close()
+    machine.start()
+    person = machine.person()
+    until(lambda: person.call("status")["review"] == {"due": 1, "suspended": 1}, "it is suspended")
+    sup = machine.supervisor()
+    assert "1 grant was suspended" in sup.connect()["message"]
+    sup.ask("/srv/x")
+    prompt = sup.read()["prompt"]
+    person.call("grant.keep", id="g1")
+    assert sup.read()["type"] == "snapshot"
+    person.call("answer", id=prompt, verdict="deny", for_="once")
+    assert sup.read()["type"] == "answer"
+    sup.ask("/srv/x", seq=99)
+    assert sup.read()["verdict"] == "allow"
+    assert person.call("status")["review"] == {"due": 0, "suspended": 0}
+    assert machine.supervisor().connect()["message"] == ""
+    rows = [(r["actor"], r["outcome"]) for r in person.call("log", op="grant")]
+    assert rows == [("remit", "suspended"), ("human", "resumed")]
