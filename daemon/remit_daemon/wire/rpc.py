@@ -13,7 +13,10 @@
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
-    log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
+    log      {Filter}                     [Entry], oldest first
+    log.page {Filter}                     {entries: [Entry], next: seq|null}   a page, found in some ms: ``next`` is its successor's
+                                          ``after`` (when this had one) or ``before``; null: there is no more. May be empty before
+    log.find {time: s}                    {seq: seq|null}   the first row of then or later
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
     who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
     denials  {session?, limit?}           [Entry]
@@ -25,7 +28,7 @@
     token.keys                            RFC 7517
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
     reload                                {errors: [...], revision}
-    watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
+    watch    {log?: Filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``)
 
 ``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
@@ -42,6 +45,8 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+Filter   {actor?, agent?, session?, path?, op?, outcome?, host?, rule?, denied?: bool, since?: s, until?: s, after?: seq, before?: seq,
+          limit?}   without ``after`` the newest
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 Times are seconds since the epoch (float); ids are text.
