@@ -92,7 +92,7 @@ def query(db: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
 
 
 def page(db: sqlite3.Connection, wanted: Filter, size: int) -> dict[str, Any]:
-    """Return ``{entries, next}``: the Entries of one page, oldest first, and where the next one begins.
+    """Return ``{entries, next, size}``: the Entries of one page, oldest first, and where the next one begins.
 
     With ``after`` it goes on to newer rows, else back from ``before`` (or the end of a ledger of ``size`` rows). So
     that a rare row is found without anybody waiting for it, a page may hold fewer than ``limit`` Entries, or none, and
@@ -104,12 +104,16 @@ def page(db: sqlite3.Connection, wanted: Filter, size: int) -> dict[str, Any]:
         end = wanted.after + stretch
         found = list(_select(db, replace(wanted, before=end + 1), limit))
         on = found[-1].seq if len(found) == limit else end
-        return {"entries": [to_entry(row) for row in found], "next": on if on < size else None}
+        return {
+            "entries": [to_entry(row) for row in found],
+            "next": on if on < size else None,
+            "size": size,
+        }
     top = size + 1 if wanted.before is None else min(wanted.before, size + 1)
     low = max(top - 1 - stretch, 0)
     found = list(_select(db, replace(wanted, before=top), limit, floor=low))
     on = found[-1].seq if len(found) == limit else low + 1
-    return {"entries": [to_entry(row) for row in found[::-1]], "next": on if on > 1 else None}
+    return {"entries": [to_entry(row) for row in found[::-1]], "next": on if on > 1 else None, "size": size}
 
 
 def find(db: sqlite3.Connection, time: float) -> int | None:

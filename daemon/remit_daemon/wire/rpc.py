@@ -14,7 +14,7 @@
     grants                                [Grant]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {Filter}                     [Entry], oldest first
-    log.page {Filter}                     {entries: [Entry], next: seq|null}   a page, found in some ms: ``next`` is its successor's
+    log.page {Filter}                     {entries: [Entry], next: seq|null, size: rows}   a page, found in some ms: ``next`` is its successor's
                                           ``after`` (when this had one) or ``before``; null: there is no more. May be empty before
     log.find {time: s}                    {seq: seq|null}   the first row of then or later
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}

@@ -111,8 +111,8 @@ def test_pages_hold_all_that_is_selected_once(filled: Ledger, monkeypatch: pytes
             assert walk(filled, limit=limit, before=6) == [s for s in shown[::-1] if s < 6]
             assert walk(filled, limit=limit, session="s2") == walk(filled, limit=limit, agent="codex")
             assert walk(filled, op="none") == []
-    assert filled.page(Filter(after=size)) == {"entries": [], "next": None}
-    assert filled.page(Filter(before=1)) == {"entries": [], "next": None}
+    assert filled.page(Filter(after=size)) == {"entries": [], "next": None, "size": size}
+    assert filled.page(Filter(before=1)) == {"entries": [], "next": None, "size": size}
 
 
 def test_a_page_ends_where_the_ledger_did_and_goes_on_later(filled: Ledger) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import approver
-from remit_tui import words
+from remit_tui import frame, words
 from remit_tui.records import Prompt, Session
 from remit_tui.state import State
 from remit_tui.text import shown, width_of
@@ -34,16 +34,16 @@ def test_a_hold_that_ended_says_what_an_allow_does() -> None:
 def test_header_counts_and_names() -> None:
     names = ("claude", "claude", "codex")
     sessions = tuple(Session(f"s{i}", a, "running") for i, a in enumerate(names))
-    assert words.agents(sessions, 60) == "running: claude (2), codex"
+    assert frame.agents(sessions, 60) == "running: claude (2), codex"
     many = tuple(Session(f"s{i}", f"agent-{i}", "running") for i in range(40))
-    line = words.agents(many, 60)
+    line = frame.agents(many, 60)
     assert width_of(line) <= 60
     assert "more" in line
-    assert words.agents((Session("s", "a", "ended"),), 60) == "no agent runs"
+    assert frame.agents((Session("s", "a", "ended"),), 60) == "no agent runs"
 
 
 def test_header_says_that_remitd_is_gone() -> None:
-    text = content(words.banner(State(why="remitd is not running"), 80)).plain
+    text = content(frame.banner(State(why="remitd is not running"), 80)).plain
     assert "remitd is not running; trying again" in text
 
 

@@ -10,8 +10,9 @@ import pytest
 from fakes import approver
 from remit_tui import events as ev
 from remit_tui.events import Action, Choice, Command, Key
+from remit_tui.machine import step
 from remit_tui.records import Prompt, RecordError, Session
-from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State, step
+from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State
 
 
 def prompt(number: int = 1, **fields: Any) -> Prompt:
