@@ -41,6 +41,7 @@ class RemitApp(App[int]):
     """
 
     TITLE = "remit"
+    DEFAULT_MODE = "prompts"
 
     def __init__(
         self,
@@ -60,10 +61,7 @@ class RemitApp(App[int]):
         self._views: dict[str, View] = {"prompts": self._prompts}
         self._here = True  # whether this terminal has the keyboard
         self._settings = settings
-
-    def get_default_screen(self) -> Prompts:
-        """Return the view that comes first."""
-        return self._prompts
+        self.add_mode("prompts", lambda: self._prompts)
 
     def on_mount(self) -> None:
         """Connect, and keep time."""
@@ -166,7 +164,7 @@ class RemitApp(App[int]):
         if view not in self._views:
             self._views[view] = views.make(view, self)
             self.add_mode(view, partial(self._views.__getitem__, view))
-        self.switch_mode("_default" if view == "prompts" else view)
+        self.switch_mode(view)
 
     def ledger(self, filter_text: str) -> None:
         """Show the ledger, filtered."""

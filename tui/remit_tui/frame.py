@@ -43,6 +43,8 @@ def agents(sessions: tuple[Session, ...], width: int) -> str:
 def banner(state: State, width: int, trouble: str = "") -> list[Line]:
     """Return the header: how many prompts wait, which agents run, that remitd is gone, and ``trouble`` with the settings."""
     start = f" remit  {waiting(len(state.prompts))}  "
+    if len(start) > width:
+        start = f" {len(state.prompts)} wait "
     mark = "reverse bold" if state.prompts else "bold"
     lines: list[Line] = [[(mark, start), ("", agents(state.sessions, width - len(start)))]]
     if not state.up:

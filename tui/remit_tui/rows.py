@@ -163,7 +163,8 @@ def grant_detail(grant: Grant, wall: float, width: int) -> list[Line]:
     lines += field(
         "holds", f"for session {shown(grant.session)}" if grant.session else "in every session", width
     )
-    end = "never" if grant.expires is None else f"{exactly(grant.expires)}, in {span(grant.expires - wall)}"
+    never = "with its session" if grant.session else "never"
+    end = never if grant.expires is None else f"{exactly(grant.expires)}, in {span(grant.expires - wall)}"
     lines += field("expires", end, width)
     refusals = f", {grant.denials} of them refusals" if grant.denials else ""
     lines += field("used", f"{grant.uses} times, last {_used(grant, wall)}{refusals}", width)
