@@ -70,8 +70,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
     elif isinstance(event, (ev.Answered, ev.Beaten, ev.Failed)):
         s = _answer_over(s, event)
     elif isinstance(event, ev.AnsweredAll):
-        s = bulk.answered(s, event)
-        s = _without(s, set(event.settled))
+        s = _after(_without(bulk.answered(s, event), set(event.settled)))
     elif isinstance(event, ev.Scoped):
         if event.id == s.shown and event.scope != s.pattern:
             s = turn_page(replace(disarm(s, now), edited=event.scope, rule=None), "end")
@@ -110,7 +109,7 @@ def _loaded(s: State, event: ev.Loaded) -> State:
         asked=None,
     )
     if s.bulk:
-        return bulk.changed(s, "remitd is back")
+        return _after(bulk.changed(s, "remitd is back"))
     after = s.prompt
     if after is not None and before is not None and after.question == before.question:
         return turn_page(replace(s, armed=False), "top")
@@ -163,7 +162,7 @@ def _without(s: State, ids: set[str]) -> State:
         s, prompts=tuple(p for p in s.prompts if p.id not in ids), left=s.left - ids, marked=s.marked - ids
     )
     if s.bulk:
-        return s if s.chosen == chosen else bulk.changed(s, "one of these is over")
+        return s if s.chosen == chosen else _after(bulk.changed(s, "one of these is over"))
     return _next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
 
 
@@ -177,6 +176,11 @@ def _next(s: State, at: int) -> State:
         if prompt.id not in s.left:
             return show(s, prompt.id)
     return show(replace(s, selected=queue[at].id), "")
+
+
+def _after(s: State) -> State:
+    """Go on with the list when the page of several has closed."""
+    return s if s.bulk or s.shown else _next(s, max(s.index, 0))
 
 
 def _previewed(s: State, event: ev.Previewed) -> State:

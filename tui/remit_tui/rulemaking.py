@@ -27,7 +27,9 @@ class RuleError(ValueError):
 def line_of(entry: Entry) -> str:
     """Return the rule that ``entry`` suggests, as the line that a person then edits: a denial of just that."""
     resource = literal(entry.path) if entry.op in FILE_OPS or entry.op == "exec" else entry.path
-    words = [escape(literal(a)) for a in entry.argv[1:]] if entry.op == "exec" else []
+    # A policy file parts arguments at blanks, so a blank inside one is any character.
+    arguments = ["".join("?" if c.isspace() else c for c in literal(a)) or "*" for a in entry.argv[1:]]
+    words = [escape(a) for a in arguments] if entry.op == "exec" else []
     return " ".join(("deny", entry.op, *map(shlex.quote, (escape(resource), *words))))
 
 
@@ -57,6 +59,8 @@ def parse(line: str) -> tuple[str, str, str, list[str]]:
         raise RuleError(f"a rule about '{op}' is written by hand, in the policy view")
     if rest and op != "exec":
         raise RuleError("one pattern; quote it when it holds blanks")
+    if any(c.isspace() for word in rest for c in word):
+        raise RuleError("an argument holds no blank in a policy file; ? is any character")
     return verdict, op, pattern, rest
 
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes import approver
 from remit_tui import events as ev
-from remit_tui.events import Action, Choice, Command, Key
+from remit_tui.bulk import MOST
+from remit_tui.events import ONCE, Action, Choice, Command, Key
 from remit_tui.machine import step
 from remit_tui.records import Prompt, RecordError, Session
 from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State
@@ -302,3 +305,291 @@ def test_events_do_not_change_what_they_were_given() -> None:
 def test_a_malformed_prompt_is_refused(record: object) -> None:
     with pytest.raises(RecordError):
         Prompt.of(record)
+
+
+# Several prompts at once, scopes and messages of one's own, the way to the agent.
+
+
+def bulk(t: Table, *numbers: int) -> None:
+    """Mark the prompts of these numbers and open their page."""
+    for number in numbers:
+        while t.state.selected != f"p{number}":
+            t.key(Action.DOWN)
+        t.key(Action.MARK)
+    t.key(Action.BULK)
+
+
+def all_answers(t: Table) -> list[tuple[str, str, int]]:
+    return [(c.id, c.verdict, c.term) for a in t.commands if isinstance(a, ev.AnswerAll) for c in a.choices]
+
+
+class BulkTable(Table):
+    """A terminal that paints the page of several as well; ``tall``: its end is below."""
+
+    def __call__(self, event: ev.Event) -> list[Command]:
+        commands = super().__call__(event)
+        if self.paints and self.state.bulk and self.state.painted is None:
+            self.state, _ = step(self.state, ev.Painted(self.state.page, not self.tall), self.now)
+        return commands
+
+
+def test_prompts_are_grouped_by_agent_the_longest_waiting_first() -> None:
+    t = Table(prompt(1), prompt(2, agent="codex"), prompt(3), prompt(4, agent="codex"))
+    assert [p.id for p in t.state.prompts] == ["p1", "p3", "p2", "p4"]
+    t(ev.Changed(prompt(5)))
+    assert [p.id for p in t.state.prompts] == ["p1", "p3", "p5", "p2", "p4"]
+    assert t.state.shown == "p1"
+
+
+@pytest.mark.parametrize("verdict", [Action.ALLOW, Action.DENY])
+def test_marked_prompts_are_answered_once_from_their_page(verdict: Action) -> None:
+    t = BulkTable(prompt(1), prompt(2), prompt(3))
+    bulk(t, 1, 3)
+    t.key(verdict)  # too early
+    assert not all_answers(t)
+    t.wait()
+    t.key(verdict)
+    assert all_answers(t) == [("p1", verdict.value, 0), ("p3", verdict.value, 0)]
+    t.key(verdict)
+    assert len(all_answers(t)) == 2, "one answer at a time"
+    t(ev.AnsweredAll(verdict.value, ("p1", "p3"), ()))
+    assert (t.state.shown, t.state.bulk, t.state.marked) == ("p2", False, frozenset())
+
+
+def test_enter_and_terms_answer_nothing_on_the_page_of_several() -> None:
+    t = BulkTable(prompt(1), prompt(2))
+    bulk(t, 1, 2)
+    t.wait()
+    for action in (Action.ENTER, Action.TURN, Action.BROADER, Action.EDIT, Action.OTHER):
+        t.key(action)
+        t.wait()
+    t.key(Action.TERM, 4)
+    assert not [c for c in t.commands if isinstance(c, (ev.AnswerAll, ev.Answer))]
+
+
+def test_several_are_allowed_only_when_read_and_few() -> None:
+    t = BulkTable(prompt(1), prompt(2), tall=True)
+    bulk(t, 1, 2)
+    t.wait()
+    t.key(Action.ALLOW)
+    assert t.state.notice == UNREAD
+    t.key(Action.DENY)
+    assert len(all_answers(t)) == 2
+    many = BulkTable(*(prompt(i) for i in range(1, MOST + 2)))
+    many.key(Action.MARK_AGENT)
+    many.key(Action.BULK)
+    many.wait()
+    many.key(Action.ALLOW)
+    assert "at most" in many.state.notice
+    many.key(Action.DENY)
+    assert len(all_answers(many)) == MOST + 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.Changed(prompt(1, path="/etc/shadow")),
+        ev.Done("p1", "denied"),
+        ev.Paste(),
+        ev.Focus(True),
+        Key(Action.OTHER),
+        ev.Lost("x"),
+    ],
+)
+def test_what_disarms_the_page_of_several(event: ev.Event) -> None:
+    t = BulkTable(prompt(1), prompt(2), prompt(3))
+    bulk(t, 1, 2)
+    t.wait()
+    t(event)
+    t.key(Action.ALLOW)
+    assert not all_answers(t)
+
+
+def test_a_prompt_that_changes_must_be_read_again() -> None:
+    t = BulkTable(prompt(1), prompt(2))
+    bulk(t, 1, 2)
+    t.wait()
+    page = t.state.page
+    t.paints = False
+    t(ev.Changed(prompt(1, path="/etc/shadow")))
+    t(ev.Painted(page, True))  # of the page as it was
+    t.wait()
+    t.key(Action.ALLOW)
+    assert not all_answers(t)
+    assert not t.state.read
+
+
+def test_what_arrives_is_not_on_the_page() -> None:
+    t = BulkTable(prompt(1), prompt(2))
+    bulk(t, 1, 2)
+    t.wait()
+    t(ev.Changed(prompt(3)))
+    assert t.state.bulk
+    t.key(Action.ALLOW)
+    assert [i for i, _, _ in all_answers(t)] == ["p1", "p2"]
+
+
+def test_a_page_of_nothing_closes() -> None:
+    t = BulkTable(prompt(1), prompt(2))
+    bulk(t, 1)
+    t(ev.Done("p1", "denied"))
+    assert not t.state.bulk
+    assert t.state.shown == "p2"
+    t.key(Action.MARK)
+    t.key(Action.BULK)
+    t.key(Action.LEAVE)
+    assert not t.state.bulk
+    assert t.state.shown == "p2"
+
+
+def test_several_that_failed_in_part_say_so() -> None:
+    t = BulkTable(prompt(1), prompt(2))
+    bulk(t, 1, 2)
+    t.wait()
+    t.key(Action.DENY)
+    t(ev.AnsweredAll("deny", ("p1",), ("remitd went away",)))
+    assert "denied, once: 1; not answered: 1 (remitd went away)" in t.state.notice
+    assert t.state.shown == "p2"
+
+
+def lasting(t: Table) -> None:
+    t.wait()
+    t.key(Action.TERM, 1)
+    previewed(t)
+    t.wait()
+
+
+def test_a_scope_of_ones_own_is_previewed_and_painted_before_it_counts() -> None:
+    t = Table(prompt())
+    t.wait()
+    assert t.key(Action.EDIT) == []
+    lasting(t)
+    (command,) = t.key(Action.EDIT)
+    assert isinstance(command, ev.EditScope)
+    t(ev.Scoped("p1", "/home/ann/project/src/*.py"))
+    t.key(Action.DENY)
+    assert not t.answers()
+    previewed(t, "the rule as edited")
+    t.wait()
+    t.key(Action.DENY)
+    assert t.answers() == [Choice("p1", "deny", 1, "/home/ann/project/src/*.py")]
+
+
+def test_the_next_scope_takes_the_place_of_ones_own() -> None:
+    t = Table(prompt())
+    lasting(t)
+    t(ev.Scoped("p1", "/x"))
+    assert t.state.pattern == "/x"
+    previewed(t)
+    t.wait()
+    t.key(Action.BROADER)
+    assert t.state.pattern == prompt().scopes[0].pattern
+    t(ev.Scoped("p9", "/x"))
+    assert t.state.pattern == prompt().scopes[0].pattern
+
+
+def test_a_message_goes_with_a_denial_and_never_with_an_allow() -> None:
+    t = Table(prompt(1), prompt(2))
+    t.wait()
+    assert t.key(Action.TELL) == [ev.AskMessage("p1", "")]
+    t(ev.Said("p1", "use the copy"))
+    t.key(Action.DENY)
+    assert not t.answers(), "what was written has only just appeared"
+    t.wait()
+    t.key(Action.DENY)
+    assert t.answers() == [Choice("p1", "deny", 0, "", "use the copy")]
+    other = Table(prompt(1))
+    other.wait()
+    other(ev.Said("p1", "use the copy"))
+    other.wait()
+    other.key(Action.ALLOW)
+    assert other.answers() == [Choice("p1", "allow", 0, "")]
+
+
+def test_the_agent_is_paused_let_on_and_stopped_when_armed() -> None:
+    t = Table(prompt())
+    assert t.key(Action.PAUSE) == []
+    t.wait()
+    assert t.key(Action.PAUSE) == [ev.Steer("s1", "claude", "pause")]
+    t(ev.Ran(Session("s1", "claude", "paused")))
+    assert t.key(Action.PAUSE) == [ev.Steer("s1", "claude", "resume")]
+    assert t.key(Action.STOP) == [ev.Steer("s1", "claude", "stop")]
+
+
+def test_a_filter_lists_some_and_keeps_all() -> None:
+    t = Table(prompt(1), prompt(2, agent="codex"), prompt(3))
+    t(ev.Filtered("codex write"))
+    assert t.state.shown == "p2"
+    assert len(t.state.prompts) == 3
+    t.key(Action.DOWN)
+    assert t.state.shown == "p2"
+    t(ev.Filtered("nothing such"))
+    assert t.state.shown == ""
+    t(ev.Changed(prompt(4)))
+    assert t.state.shown == ""
+    t(ev.Filtered(""))
+    assert t.state.shown == "p1"
+
+
+KEYS = [*((a, 0) for a in Action if a is not Action.TERM), *((Action.TERM, n) for n in range(5))]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(KEYS), st.sampled_from(["wait", "short", "change", "done", "new", "preview"])
+        ),
+        max_size=60,
+    )
+)
+def test_no_walk_allows_what_was_not_armed_and_read(walk: list[Any]) -> None:
+    """Whatever happens: what is allowed was painted whole, quiet for QUIET, by the key for it, in the state shown."""
+    t = BulkTable(prompt(1), prompt(2, agent="codex"), prompt(3), tall=False)
+    fresh = 4
+    for what in walk:
+        before = t.state
+        if what == "wait":
+            commands = []
+            t.wait()
+        elif what == "short":
+            t.now += QUIET / 2
+            commands = t(ev.Tick())
+        elif what == "change" and t.state.prompts:
+            commands = t(ev.Changed(replace(t.state.prompts[0], path=f"/changed/{t.now}")))
+        elif what == "done" and t.state.prompts:
+            commands = t(ev.Done(t.state.prompts[-1].id, "denied"))
+        elif what == "new":
+            fresh += 1
+            commands = t(ev.Changed(prompt(fresh)))
+        elif what == "preview" and t.state.asked:
+            commands = t(ev.Previewed(t.state.asked, "rule", t.state.asked.scope))
+        elif isinstance(what, tuple):
+            commands = t.key(*what)
+        else:
+            continue
+        sent = [
+            c
+            for x in commands
+            for c in (
+                [x.choice] if isinstance(x, ev.Answer) else x.choices if isinstance(x, ev.AnswerAll) else []
+            )
+        ]
+        for choice in sent:
+            assert before.armed or t.now - max(before.painted or t.now, before.last_key) >= QUIET
+            if choice.term != ONCE:
+                assert before.painted is not None
+                assert t.now - before.painted >= QUIET
+            if choice.verdict == "allow":
+                assert what == (Action.ALLOW, 0)
+                assert before.read
+                assert choice.term == ONCE or (before.verdict == "allow" and before.ruled is not None)
+            if len(sent) > 1 or before.bulk:
+                assert choice.term == ONCE
+                assert choice.id in before.marked
+            else:
+                assert choice.id == before.shown
+        if t.state.answering is not None and sent:
+            if t.state.bulk:
+                t(ev.AnsweredAll(sent[0].verdict, tuple(c.id for c in sent), ()))
+            else:
+                t(ev.Answered(sent[0], "", (sent[0].id,)))
