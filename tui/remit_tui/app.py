@@ -23,7 +23,7 @@ from remit_tui.events import Command, Event, Focus, Told
 from remit_tui.frame import VIEWS
 from remit_tui.machine import step
 from remit_tui.screens.prompts import Prompts
-from remit_tui.screens.view import View
+from remit_tui.screens.view import Lined, View
 from remit_tui.state import State
 from remit_tui.text import shown
 
@@ -149,6 +149,14 @@ class RemitApp(App[int]):
 
         self.start(done())
 
+    def push_screen(self, *args: Any, **kwargs: Any) -> Any:
+        """Put a small screen before the view, which from now on nobody reads."""
+        try:
+            return super().push_screen(*args, **kwargs)
+        finally:
+            if self.state.focus:
+                self.attend()
+
     # What views use (``screens.view.Desk``).
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -165,6 +173,7 @@ class RemitApp(App[int]):
             self._views[view] = views.make(view, self)
             self.add_mode(view, partial(self._views.__getitem__, view))
         self.switch_mode(view)
+        self.attend()  # at once: keys that are on their way already must not find the prompts armed
 
     def ledger(self, filter_text: str) -> None:
         """Show the ledger, filtered."""
@@ -216,6 +225,20 @@ class RemitApp(App[int]):
         self.push_screen(Confirm(question, self.clock), lambda yes: then() if yes else None)
 
     # Keys that all views have.
+
+    def on_key(self, event: events.Key) -> None:
+        """Report a key that means nothing to the prompts; give a line to write in what was typed ahead of it.
+
+        Keys are sent to what is before the keyboard when they come, a burst of them before the first has done anything; here
+        they arrive one after another, and what counts is what is before the keyboard now.
+        """
+        if self.screen is self._prompts:
+            if event.key not in self.screen.active_bindings:
+                event.stop()
+                event.prevent_default()
+                self.dispatch(ev.Key(ev.Action.OTHER))
+        elif isinstance(self.screen, Lined):
+            self.screen.ahead(event)
 
     def action_view(self, view: str) -> None:
         """Go to a view."""

@@ -9,7 +9,7 @@ import pytest
 from textual import events
 
 from fakes.approver import HOSTILE, prompt, session
-from fakes.desk import desk, run
+from fakes.screen import desk, run
 from remit_tui.app import main
 from remit_tui.screens.help import Help
 from remit_tui.state import EARLY, QUIET, UNREAD

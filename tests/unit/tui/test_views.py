@@ -10,7 +10,7 @@ import pytest
 from textual import events
 
 from fakes.approver import HOSTILE, Approver, entry, grant, prompt, session
-from fakes.desk import Desk, desk, run
+from fakes.screen import Desk, desk, run
 from remit_tui import outside
 from remit_tui.frame import VIEWS
 from remit_tui.screens.ask import Ask, Confirm
@@ -242,6 +242,60 @@ def test_a_filter_that_is_none_is_said_and_not_taken() -> None:
             await d.press("enter")
             await d.reads("filter: denied", "of 1,000")
             await d.until(lambda: d.called("log.page")[-1].get("denied") is True, "asks so")
+
+    run(body)
+
+
+def burst(d: Desk, *keys: tuple[str, str]) -> None:
+    """Keys of one reading of the terminal: all are on their way before the first one has done anything."""
+    for key, character in keys:
+        d.app.post_message(events.Key(key, character or None))
+
+
+def test_what_is_typed_ahead_arrives_in_its_place() -> None:
+    async def body() -> None:
+        async with desk(more=furnish) as d:
+            burst(
+                d,
+                ("f4", ""),
+                ("slash", "/"),
+                *((c if c.isalnum() else "colon", c) for c in "op:read"),
+                ("enter", ""),
+            )
+            await d.reads("filter: op:read")
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    "first", [("question_mark", "?"), ("f4", ""), ("slash", "/"), ("ctrl+p", ""), ("m", "m")]
+)
+@pytest.mark.parametrize("second", [("a", "a"), ("d", "d"), ("enter", "")])
+def test_a_key_behind_one_that_leaves_the_prompt_does_not_answer(
+    first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    async def body() -> None:
+        async with desk(prompt(), more=furnish) as d:
+            await d.shows("p1")
+            await d.quiet()
+            burst(d, first, second)
+            await d.until(lambda: not d.app.state.focus, "left")
+            await d.pilot.pause(0.1)
+            assert not d.server.answers()
+            assert not d.app.state.armed
+
+    run(body)
+
+
+def test_a_key_behind_the_way_back_does_not_answer() -> None:
+    async def body() -> None:
+        async with desk(prompt(), more=furnish) as d:
+            await d.shows("p1")
+            await d.press("f2")
+            await d.later(60)
+            burst(d, ("f1", ""), ("a", "a"), ("a", "a"), ("d", "d"))
+            await d.until(lambda: d.notice == EARLY, "too early")
+            assert not d.server.answers()
 
     run(body)
 

@@ -6,6 +6,7 @@ What is edited is escaped, as it is shown: a name that turns the direction of wr
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ class Ask(ModalScreen[str | None]):
     Ask VerticalScroll { height: auto; max-height: 12; }
     """
 
+    AUTO_FOCUS = ""  # the line gets the keyboard once it can take what was typed ahead
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave it")]
 
     def __init__(self, title: str, text: str, check: Check) -> None:
@@ -42,7 +44,10 @@ class Ask(ModalScreen[str | None]):
         self._title = title
         self._text = text
         self._check = check
+        self._ahead: list[events.Key] = []  # typed before the line was there to take it
+        self._own: deque[events.Key] = deque(maxlen=64)  # keys that came here first, the latest
         self._checked: tuple[str, bool] | None = None
+        self._wanted: str | None = None  # the text that is to be taken once it is checked
         self._pending: asyncio.Task[None] | None = None
 
     def compose(self) -> ComposeResult:
@@ -58,15 +63,44 @@ class Ask(ModalScreen[str | None]):
         self.query_one("#title", Lines).show(
             [[("bold", self._title), ("dim", "  Enter takes it, Esc leaves it")]]
         )
+        self.call_after_refresh(self._begin)
+
+    def on_key(self, event: events.Key) -> None:
+        """Keep what is typed before the line is there."""
+        self._own.append(event)
+        if self.focused is None and event.key != "escape":
+            self.ahead(event)
+
+    def ahead(self, event: events.Key) -> bool:
+        """Take a key that was on its way to what is behind this; tell whether it was one."""
+        if self.focused is not None and any(event is key for key in self._own):
+            return False
+        event.stop()
+        event.prevent_default()
+        self._own.append(event)
+        key = events.Key(event.key, event.character)
+        if self.focused is None:
+            self._ahead.append(key)
+        else:
+            self.app.post_message(key)
+        return True
+
+    def _begin(self) -> None:
+        """Put what was typed ahead where it belongs, and let the line take what follows."""
+        self.set_focus(self.query_one(Input))
+        for key in self._ahead:
+            self.app.post_message(key)
 
     def on_input_changed(self, message: Input.Changed) -> None:
         """Check what is written, once the keyboard is quiet."""
-        self._again(message.value, SETTLE)
+        if message.value != self._wanted:  # the line may tell of its change after it was submitted
+            self._again(message.value, SETTLE)
 
     def _again(self, text: str, wait: float, *, submit: bool = False) -> None:
         if self._pending is not None:
             self._pending.cancel()
         self._checked = None
+        self._wanted = text if submit else None
         self._pending = asyncio.create_task(self._checking(text, wait, submit))
 
     async def _checking(self, text: str, wait: float, submit: bool) -> None:

@@ -163,12 +163,6 @@ class Prompts(View):
         """Fold everything anew."""
         self.call_after_refresh(lambda: self.show(self._state))
 
-    def on_key(self, event: events.Key) -> None:
-        """Report a key that has no meaning here; all others come as actions."""
-        if event.key not in self.active_bindings:
-            event.stop()
-            self._dispatch(Key(Action.OTHER))
-
     def on_paste(self, event: events.Paste) -> None:
         """Throw pasted text away, and say so."""
         event.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from textual import events
 from textual.app import ComposeResult
@@ -55,6 +55,14 @@ class Desk(Protocol):
 
     def confirm(self, question: str, then: Callable[[], None]) -> None:
         """Ask whether it is really to be done; ``question`` is fit to be shown."""
+
+
+@runtime_checkable
+class Lined(Protocol):
+    """A small screen with a line to write in."""
+
+    def ahead(self, event: events.Key) -> bool:
+        """Take a key that was typed before it had the keyboard."""
 
 
 class Tabs(Lines):
