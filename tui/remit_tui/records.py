@@ -48,7 +48,7 @@ def _maybe(record: dict[str, Any], key: str) -> float | None:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Return a list of names, each given as text or as an object with a name, program or pid."""
+    """Return a list of names, or of processes (``{pid, comm, exe}``) as what they are called and run."""
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -56,11 +56,22 @@ def _names(value: object) -> tuple[str, ...]:
     out = []
     for item in value:
         if isinstance(item, dict):
-            item = " ".join(str(item[k]) for k in ("comm", "exe", "name", "pid") if item.get(k))
-        if not isinstance(item, str):
+            program = _text(item, "exe") or _text(item, "comm") or "unknown"
+            out.append(f"{program} ({int(_number(item, 'pid'))})")
+        elif isinstance(item, str):
+            out.append(item)
+        else:
             raise RecordError("not a list of names")
-        out.append(item)
     return tuple(out)
+
+
+def _counts(value: object) -> tuple[tuple[str, int], ...]:
+    """Return the numbers of an object that are not 0."""
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        raise RecordError("not an object of numbers")
+    return tuple((str(name), int(_number(value, name))) for name in value if _number(value, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it."""
+    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it.
+
+    ``parents`` are the processes above, nearest first; ``before`` says how the same was answered before, by words and numbers.
+    """
 
     id: str
     state: str
@@ -96,8 +110,9 @@ class Prompt:
     scopes: tuple[Scope, ...]
     kind: str = ""
     parents: tuple[str, ...] = ()
-    asked_before: int = 0
+    before: tuple[tuple[str, int], ...] = ()
     purpose: str = ""
+    confined: bool = True
 
     @classmethod
     def of(cls, record: object) -> Prompt:
@@ -127,9 +142,10 @@ class Prompt:
                 for s in _list(record, "scopes")
             ),
             kind=_text(record, "kind"),
-            parents=_names(record.get("parents")),
-            asked_before=int(_number(record, "asked_before")),
+            parents=_names(record.get("chain")),
+            before=_counts(record.get("before")),
             purpose=_text(record, "purpose"),
+            confined=record.get("confined") is not False,
         )
 
     @property

@@ -55,8 +55,10 @@ def held(prompt: Prompt, wall: float) -> str:
 def asked(prompt: Prompt, wall: float) -> str:
     """Return how often and since when it is asked."""
     times = f"{prompt.count} times" if prompt.count > 1 else "once"
-    before = f"; {prompt.asked_before} times before this" if prompt.asked_before else ""
-    return f"{times}, first {span(wall - prompt.created)} ago{before}"
+    before = ", ".join(f"{shown(word)} {number}x" for word, number in prompt.before)
+    return f"{times}, first {span(wall - prompt.created)} ago" + (
+        f"; before this {before}" if before else ""
+    )
 
 
 def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
@@ -74,6 +76,8 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     lines += field("program", program, width)
     if prompt.parents:
         lines += field("within", " ← ".join(shown(p) for p in prompt.parents), width)
+    if not prompt.confined:
+        lines += field("NOTE", "not confined: what you say is asked of it, not forced upon it", width)
     if prompt.project:
         lines += field("project", shown(prompt.project), width)
     lines += field("because", shown(rule_name(prompt.source)), width)

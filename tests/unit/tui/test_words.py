@@ -51,3 +51,32 @@ def test_operations_are_a_phrase() -> None:
     assert words.operations(("exec",)) == "run"
     assert words.operations(("create", "write", "delete")) == "create, write and delete"
     assert words.operations(("\x1b",)) == "\\x1b"
+
+
+def test_what_leads_here_and_what_is_claimed_is_shown_escaped_the_claim_last() -> None:
+    p = Prompt.of(
+        approver.prompt(
+            kind="private key", purpose=approver.HOSTILE, confined=False, before={"allowed": 0, "denied": 3, "missed": 1},
+            chain=[{"pid": 7, "comm": "sh", "exe": "/bin/sh\x1b"}, {"pid": 5, "comm": "claude", "exe": ""}],
+        )
+    )  # fmt: skip
+    lines = words.detail(p, 200, 2000.0)
+    text = ["".join(t for _, t in line) for line in lines]
+    assert "private key" in "".join(text)
+    assert any("/bin/sh\\x1b (7) ← claude (5)" in line for line in text)
+    assert any("denied 3x, missed 1x" in line for line in text)
+    assert any("not confined" in line for line in text)
+    assert text[-1].startswith("CLAIM")
+    assert shown(approver.HOSTILE) in text[-1]
+
+
+def test_several_are_shown_whole() -> None:
+    one, two = (
+        Prompt.of(approver.prompt(n, path=approver.HOSTILE * 30 + str(n), created=1.0)) for n in (1, 2)
+    )
+    state = State(prompts=(one, two), marked=frozenset({"p1", "p2"}), bulk=True)
+    lines = words.together(state, 60, 2000.0)
+    assert all(sum(width_of(text) for _, text in line) <= 60 for line in lines)
+    bold = "".join(text for line in lines for style, text in line if style == "bold")
+    assert shown(one.path) in bold
+    assert shown(two.path) in bold
