@@ -280,7 +280,8 @@ def _revoke(client: Client, args: argparse.Namespace) -> int:
 
 def _filter(args: argparse.Namespace) -> dict[str, Any]:
     now = time.time()
-    out = {n: v for n in ("actor", "agent", "session", "op", "outcome") if (v := getattr(args, n))}
+    names = ("actor", "agent", "session", "op", "outcome", "host", "rule", "denied")
+    out: dict[str, Any] = {n: v for n in names if (v := getattr(args, n))}
     if args.path:
         out["path"] = os.path.abspath(args.path)
     for name in ("since", "until"):
@@ -480,8 +481,9 @@ def _parser(name: str) -> _Parser:
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
         p.add_argument("--actor", choices=("human", "agent", "remit"), default="")
-        for option in ("agent", "session", "path", "op", "outcome", "since", "until"):
+        for option in ("agent", "session", "path", "op", "outcome", "host", "rule", "since", "until"):
             p.add_argument(f"--{option}", default="")
+        p.add_argument("--denied", action="store_true", help="only what was refused")
         p.add_argument("--limit", type=int)
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")

@@ -15,8 +15,8 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
-  policy                check, why, test, show, hits, diff trust      take a project's own policy into account
-  tui                   prompts on one screen              daemon     remitd, in the foreground
+  policy                check, why, test, show,…  trust      take a project's own policy into account
+  tui                   everything on one screen           daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, request, exchange,        key        create, list, review, revoke: for programs
                         introspect, revoke, list, scopes            that nobody can approve each time

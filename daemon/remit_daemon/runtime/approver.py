@@ -56,6 +56,8 @@ class Approver:
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
             "revoke": self._revoke,
             "log": self._log,
+            "log.page": self._page,
+            "log.find": self._find,
             "log.verify": self._verify,
             "who": self._who,
             "denials": self._denials,
@@ -137,6 +139,17 @@ class Approver:
         wanted = self._parse_filter(params)
         self._daemon.ingest_all()
         return self._daemon.ledger.query(wanted)
+
+    def _page(self, params: Params) -> Params:
+        wanted = self._parse_filter(params)
+        self._daemon.ingest_all()
+        return self._daemon.ledger.page(wanted)
+
+    def _find(self, params: Params) -> Params:
+        p = want(params, time=float)
+        if not abs(p["time"]) < 1 << 33:
+            raise Problem(INVALID_PARAMS, "time is seconds since the epoch")
+        return {"seq": self._daemon.ledger.find(p["time"])}
 
     async def _verify(self, params: Params) -> Params:
         want(params)
@@ -223,10 +236,14 @@ def _nothing(params: Params, then: Callable[[], list[Params]]) -> list[Params]:
 
 def _fits(entry: Params, wanted: Filter) -> bool:
     """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
-    for name in ("actor", "agent", "session", "op", "outcome"):
+    for name in ("actor", "agent", "session", "op", "outcome", "rule"):
         value = getattr(wanted, name)
         if value and entry[name] != value:
             return False
+    if wanted.denied and entry["verdict"] != "deny":
+        return False  # what is held has no outcome yet
+    if wanted.host and wanted.host not in hosts_of(entry):
+        return False
     if wanted.path:
         top = wanted.path.rstrip("/")
         if not any(p == top or p.startswith(top + "/") for p in (entry["path"], entry["path2"])):
@@ -234,6 +251,16 @@ def _fits(entry: Params, wanted: Filter) -> bool:
     if wanted.since is not None and entry["time"] < wanted.since:
         return False
     return wanted.until is None or entry["time"] < wanted.until
+
+
+def hosts_of(entry: Params) -> list[str]:
+    """Return how the host that an ``entry`` is about may be named in a filter: with its port and without."""
+    resource = entry["path"]
+    if entry["op"] == "request":
+        resource = resource.partition("://")[2].partition("/")[0]
+    elif entry["op"] not in ("connect", "resolve", "listen"):
+        return []
+    return [resource, resource.rpartition(":")[0]]
 
 
 def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Params]:

@@ -31,7 +31,10 @@ message from another process on its connection ends it.
     grant.keep   {id}                     {grant: id, rule}   a person looked at it; a suspended one is in force again
     review.done  {kept, narrowed, revoked, skipped: int}      {}   a person went through those that are ``due``
     quiet    {mode: deny|hold|off, seconds?}  {mode, until: s|null}   until then every question is denied, or held, and nobody is called
-    log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
+    log      {Filter}                     [Entry], oldest first
+    log.page {Filter}                     {entries: [Entry], next: seq|null, size: rows}   a page, found in some ms: ``next`` is its successor's
+                                          ``after`` (when this had one) or ``before``; null: there is no more. May be empty before
+    log.find {time: s}                    {seq: seq|null}   the first row of then or later
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
     who      {path} | {pid} | {name} | {commit: 7 or more hexadecimal digits}
                                           {actor, agent, session, assurance, note, entries: [Entry], basis, text}   assurance "" for a human
@@ -58,7 +61,7 @@ message from another process on its connection ends it.
     key.review {id, review_in: s}         Key        it was looked at; the next review
     key.revoke {id}                       {revoked: id, tokens: int}
     reload                                {errors: [...], revision}
-    watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
+    watch    {log?: Filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
                                           ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
 
@@ -106,6 +109,8 @@ Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: 
           looking ended before everything was seen
 Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
           last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
+Filter   {actor?, agent?, session?, path?, op?, outcome?, host?, rule?, denied?: bool, since?: s, until?: s, after?: seq, before?: seq,
+          limit?}   without ``after`` the newest
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
 Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
