@@ -72,6 +72,7 @@ class Approver:
         self.grants: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []  # the ledger; a row's seq is its place, from 1
         self.problems: list[dict[str, Any]] = []
+        self.also: dict[str, Any] = {}  # results of methods that only a newer remitd knows
         self.delay = 0.0  # s before each reply
         self.quiet = False  # swallow answers without a reply
         self.refusal = ""  # refuse answers with this, the prompt staying open
@@ -141,6 +142,8 @@ class Approver:
 
     def _reply(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         record = self.prompts.get(params.get("id", ""))
+        if method in self.also:
+            return {"result": self.also[method]}
         if method in ("prompt", "look", "preview", "answer") and record is None:
             return {"error": {"code": rpc.NOT_FOUND, "message": "no such prompt"}}
         match method:

@@ -20,6 +20,7 @@ from remit_tui.events import (
     Failed,
     Look,
     Previewed,
+    Reached,
     Said,
     Scoped,
 )
@@ -49,6 +50,29 @@ async def preview(client: Client, choice: Choice) -> Previewed:
     except (TypeError, KeyError, AttributeError):
         return Previewed(choice, "", "", "remitd said something unexpected")
     return Previewed(choice, rule, scope)
+
+
+async def reach(client: Client, choice: Choice) -> Reached:
+    """Ask what else ``choice`` would permit; an older remitd does not know."""
+    try:
+        reply = await client.call("reach", id=choice.id, scope=choice.scope)
+        parts = [
+            _counted(reply[of], what)
+            for of, what in (("disk", "things that are there"), ("ledger", "acts of the last 30 days"))
+        ]
+    except (RpcError, GoneError, TypeError, KeyError, AttributeError, ValueError):
+        return Reached(choice, "")
+    return Reached(choice, "; ".join(p for p in parts if p))
+
+
+def _counted(count: dict[str, Any] | None, what: str) -> str:
+    """Return a Count of the wire in words, secrets by name: these are what a person would not see in a number."""
+    if count is None:
+        return ""
+    more = " or more" if count.get("at_least") else ""
+    secrets = [shown(str(s)) for s in count.get("secrets") or ()]
+    among = f", AMONG THEM {len(secrets)} SECRET: {', '.join(secrets)}" if secrets else ""
+    return f"{int(count['number'])}{more} {what}{among}"
 
 
 async def answer(client: Client, choice: Choice) -> Answered | Beaten | Failed:

@@ -132,6 +132,8 @@ class RemitApp(App[int]):
             self.start(answering.look(self.client, command))
         elif isinstance(command, ev.Preview):
             self._then(answering.preview(self.client, command.choice))
+        elif isinstance(command, ev.Reach):
+            self._then(answering.reach(self.client, command.choice))
         elif isinstance(command, ev.Answer):
             self._then(answering.answer(self.client, command.choice))
         elif isinstance(command, ev.AnswerAll):

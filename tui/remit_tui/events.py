@@ -147,6 +147,14 @@ class Previewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """``choice`` would also permit what ``text`` (fit to be shown) counts; "" when nobody knows."""
+
+    choice: Choice
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """remitd took the answer; ``settled`` are all the prompts that it closed."""
 
@@ -213,7 +221,7 @@ class Told:
 
 
 Event = (
-    AnsweredAll | Scoped | Said | Filtered | Told |
+    Reached | AnsweredAll | Scoped | Said | Filtered | Told |
     Key | Paste | Tick | Focus | Painted | Loaded | Lost | Changed | Done | Ran
     | Previewed | Answered | Beaten | Failed
 )  # fmt: skip
@@ -239,6 +247,13 @@ class Preview:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Give remitd the answer."""
+
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Ask remitd what else this choice would permit."""
 
     choice: Choice
 
@@ -279,4 +294,4 @@ class Ring:
     """Sound the terminal's bell: something waits that did not before."""
 
 
-Command = Look | Preview | Answer | AnswerAll | EditScope | AskMessage | Steer | Ring
+Command = Look | Preview | Reach | Answer | AnswerAll | EditScope | AskMessage | Steer | Ring

@@ -71,6 +71,9 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
         s = _answer_over(s, event)
     elif isinstance(event, ev.AnsweredAll):
         s = _after(_without(bulk.answered(s, event), set(event.settled)))
+    elif isinstance(event, ev.Reached):
+        if event.text and s.reach == (event.choice, ""):
+            s = turn_page(replace(s, reach=(event.choice, event.text)), "end")
     elif isinstance(event, ev.Scoped):
         if event.id == s.shown and event.scope != s.pattern:
             s = turn_page(replace(disarm(s, now), edited=event.scope, rule=None), "end")
@@ -367,4 +370,10 @@ def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
         s = replace(s, asked=choice)
         if choice is not None:
             commands.append(ev.Preview(choice))
+    rule = s.ruled
+    if rule is None:
+        return replace(s, reach=None), commands
+    if rule.choice.verdict == "allow" and rule.choice.scope and not rule.error and s.reach is None:
+        s = replace(s, reach=(rule.choice, ""))
+        commands.append(ev.Reach(rule.choice))
     return s, commands

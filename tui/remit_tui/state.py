@@ -53,6 +53,9 @@ class State:
     last_key: float = 0.0
     rule: Rule | None = None
     asked: Choice | None = None
+    reach: tuple[Choice, str] | None = (
+        None  # what a choice would also permit; the text is "" until that is known
+    )
     answering: Choice | None = None
     focus: bool = True
     attended: float = 0.0

@@ -137,6 +137,8 @@ def rule(state: State, width: int) -> list[Line]:
         if known.scope and known.scope != choice.scope:
             lines += field("means", shown(known.scope), width)
         lines += field("saves", shown(known.rule), width, "bold")
+        if state.reach and state.reach[1]:
+            lines += field("permits", state.reach[1], width)
     return lines
 
 

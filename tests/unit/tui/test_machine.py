@@ -593,3 +593,21 @@ def test_no_walk_allows_what_was_not_armed_and_read(walk: list[Any]) -> None:
                 t(ev.AnsweredAll(sent[0].verdict, tuple(c.id for c in sent), ()))
             else:
                 t(ev.Answered(sent[0], "", (sent[0].id,)))
+
+
+def test_what_a_lasting_allow_would_also_permit_is_asked_and_must_be_seen() -> None:
+    t = Table(prompt())
+    lasting(t)
+    assert not [c for c in t.commands if isinstance(c, ev.Reach)], "a denial permits nothing"
+    t.key(Action.ALLOW)
+    previewed(t)
+    (reach,) = [c for c in t.commands if isinstance(c, ev.Reach)]
+    t.wait()
+    t(ev.Reached(reach.choice, "312 things that are there"))
+    t.key(Action.ALLOW)
+    assert not t.answers(), "it has only just appeared"
+    t.wait()
+    t(ev.Reached(reach.choice, "something else, too late"))
+    t.key(Action.ALLOW)
+    assert t.answers() == [reach.choice]
+    assert t.state.reach == (reach.choice, "312 things that are there")

@@ -10,6 +10,7 @@ import pytest
 from textual import events
 
 from fakes.approver import HOSTILE, Approver, entry, grant, prompt, session
+from fakes.report import REPORT
 from fakes.screen import Desk, desk, run
 from remit_tui import outside
 from remit_tui.frame import VIEWS
@@ -492,5 +493,54 @@ def test_the_selected_rows_are_written_to_a_new_file(
             await d.reads("there is such a file already")
             await d.press("backspace", "enter")
             await d.until(lambda: seen == [{"op": "read"}], "written")
+
+    run(body)
+
+
+def test_a_newer_remitd_tells_hits_reports_and_reach() -> None:
+    rule = {
+        "layer": "user",
+        "verdict": "deny",
+        "op": "read",
+        "text": "/x",
+        "file": "/c/me.toml",
+        "line": 3,
+        "hits": 41,
+        "last": 1900.0,
+    }
+    count = {"number": 312, "at_least": False, "kinds": {}, "examples": [], "secrets": [HOSTILE, "/k2"]}
+
+    def more(server: Approver) -> None:
+        furnish(server)
+        server.also = {
+            "policy.effective": {"rules": [rule]},
+            "report": REPORT,
+            "reach": {
+                "scope": "",
+                "rule": "",
+                "ledger": count | {"number": 5, "secrets": []},
+                "disk": count,
+            },
+        }
+
+    async def body() -> None:
+        async with desk(prompt(), size=(120, 50), more=more) as d:
+            await d.press("f5")
+            await d.reads("41x", "41 acts of the last 30 days")
+            await d.press("f2")
+            await d.reads("▸ s2")
+            await d.press("r")
+            await d.reads("read 120", "the most acts 100")
+            assert d.called("report") == [{"session": "s2"}]
+            await d.press("f1")
+            await d.shows("p1")
+            await d.quiet()
+            await d.press("5", "a")
+            await d.reads(
+                "312 things that are there, AMONG THEM 2 SECRET",
+                shown(HOSTILE)[:30],
+                "5 acts of the last 30 days",
+            )
+            assert not d.server.answers()
 
     run(body)

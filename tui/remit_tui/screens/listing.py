@@ -10,6 +10,7 @@ from textual.css.query import NoMatches
 
 from remit_tui.client import GoneError, RpcError
 from remit_tui.frame import Line
+from remit_tui.outside import OutsideError
 from remit_tui.place import START, Place, moved, within
 from remit_tui.records import RecordError
 from remit_tui.screens.view import Desk, View
@@ -110,7 +111,7 @@ class Listing(View):
         try:
             items = await self.read()
             self._old, self._read = "", True
-        except (RpcError, GoneError, RecordError) as e:
+        except (RpcError, GoneError, RecordError, OutsideError) as e:
             self._old = str(e) or "remitd gave no reason"
         except (TypeError, KeyError, AttributeError):
             self._old = "remitd said something unexpected"

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from remit_daemon.wire.rpc import METHOD_NOT_FOUND
 from remit_tui import outside
 from remit_tui.client import GoneError, RpcError
 from remit_tui.filters import written
 from remit_tui.frame import Line
 from remit_tui.outside import OutsideError
-from remit_tui.rows import pad
+from remit_tui.rows import exactly, pad
 from remit_tui.screens.listing import Listing
 from remit_tui.screens.view import Desk
 from remit_tui.text import clip, fold, shown, width_of
@@ -35,6 +36,8 @@ class Item:
     line: int
     role: str = ""
     more: str = ""
+    hits: int | None = None
+    last: float | None = None
 
     @property
     def source(self) -> str:
@@ -42,8 +45,8 @@ class Item:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-def items_of(problems: Any, shows: Any) -> tuple[Item, ...]:
-    """Return problems (of the wire's ``status``) and rules (of ``remit policy show --json``) as items."""
+def items_of(problems: Any, rules: Any) -> tuple[Item, ...]:
+    """Return problems (of the wire's ``status``) and rules (of its ``policy.effective``) as items."""
     out = [
         Item(
             "problem",
@@ -56,7 +59,7 @@ def items_of(problems: Any, shows: Any) -> tuple[Item, ...]:
         )
         for p in problems
     ]
-    for rule in shows["agents"][0]["rules"]:
+    for rule in rules:
         argv = rule.get("argv")
         text = str(rule["text"]) + (f" {' '.join(argv)}" if argv else "")
         marks = [m for m in ("final", "protected") if rule.get(m)]
@@ -65,11 +68,11 @@ def items_of(problems: Any, shows: Any) -> tuple[Item, ...]:
         out.append(
             Item(
                 str(rule["layer"]), str(rule["verdict"]), str(rule["op"]), text,
-                str(rule["file"]), int(rule["line"] or 0), str(rule.get("role") or ""), "; ".join(marks),
+                str(rule["file"]), int(rule["line"] or 0), str(rule.get("role") or ""), "; ".join(marks), rule.get("hits"), rule.get("last"),
             )
         )  # fmt: skip
-    order = {"problem": 0, "admin": 1, "user": 2, "project": 3}
-    return tuple(sorted(out, key=lambda i: order.get(i.kind, 4)))
+    order = {"problem": 0, "admin": 1, "user": 2, "grant": 3, "project": 4}
+    return tuple(sorted(out, key=lambda i: order.get(i.kind, 5)))
 
 
 class Policy(Listing):
@@ -89,7 +92,7 @@ class Policy(Listing):
         self.agent = ""
         self._agents: list[str] = []
         self._seen: tuple[Any, ...] = ()
-        self._shows: Any = None
+        self._rules: Any = ()
 
     async def read(self) -> tuple[Item, ...]:
         """Return problems and rules; files are read again only when remitd says that policy changed."""
@@ -102,9 +105,18 @@ class Policy(Listing):
             self.agent = self._agents[0]
         seen = (policy["revision"], str(policy["errors"]), self.agent)
         if seen != self._seen:
-            self._shows = await outside.remit_json("policy", "show", self.agent)
+            self._rules = await self._in_force()
             self._seen = seen
-        return items_of(policy["errors"], self._shows)
+        return items_of(policy["errors"], self._rules)
+
+    async def _in_force(self) -> Any:
+        """Return the agent's rules as remitd has them, or, from one that cannot tell, as the files say."""
+        try:
+            return (await self.desk.client.call("policy.effective", agent=self.agent))["rules"]
+        except RpcError as e:
+            if e.code != METHOD_NOT_FOUND:
+                raise
+        return (await outside.remit_json("policy", "show", self.agent))["agents"][0]["rules"]
 
     def key(self, item: Item) -> str:
         """Return what names it."""
@@ -120,7 +132,8 @@ class Policy(Listing):
         if item.kind == "problem":
             head = f"{mark} PROBLEM {shown(os.path.basename(item.file))}:{item.line} "
         else:
-            head = f"{mark} {pad(item.kind, 7)} {pad(item.verdict, 5)} {pad(item.op, 9)} "
+            hits = "" if item.hits is None else f"{pad(f'{item.hits}x', 7)}"
+            head = f"{mark} {pad(item.kind, 7)} {pad(item.verdict, 5)} {pad(item.op, 9)} {hits}"
         text = head + clip(shown(item.text), max(width - width_of(head), 3))
         return [
             (
@@ -140,6 +153,9 @@ class Policy(Listing):
             said = f"{item.verdict} {item.op} {item.text}"
             lines += [[("bold", p)] for p in fold(shown(said), width)]
             lines += field("layer", f"{item.kind}, role {shown(item.role) or 'none'}", width)
+            if item.hits is not None:
+                last = f", last {exactly(item.last)}" if item.last else ""
+                lines += field("decided", f"{item.hits} acts of the last 30 days{last}", width)
             if item.more:
                 lines += field("also", shown(item.more), width)
         lines += field("where", shown(item.source), width)
