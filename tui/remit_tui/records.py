@@ -51,7 +51,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it."""
+    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it; ``purpose`` is the
+    agent's claim."""
 
     id: str
     state: str
@@ -71,6 +72,8 @@ class Prompt:
     holding: int
     held_until: float | None
     scopes: tuple[Scope, ...]
+    purpose: str = ""
+    confined: bool = True
 
     @classmethod
     def of(cls, record: object) -> Prompt:
@@ -99,6 +102,8 @@ class Prompt:
                 Scope(_text(s, "scope"), _text(s, "label"), _text(s, "rule"))
                 for s in _list(record, "scopes")
             ),
+            purpose=_text(record, "purpose"),
+            confined=record.get("confined") is not False,
         )
 
     @property
@@ -106,7 +111,8 @@ class Prompt:
         """What a person decides on; while it is the same, the same question is being asked."""
         return (
             self.agent, self.session, self.project, self.ops, self.path, self.path2,
-            self.pid, self.exe, self.comm, self.argv, self.source, self.scopes,
+            self.pid, self.exe, self.comm, self.argv, self.source, self.scopes, self.purpose,
+            self.confined,
         )  # fmt: skip
 
 
@@ -117,10 +123,16 @@ class Session:
     id: str
     agent: str
     state: str
+    confined: bool = True
 
     @classmethod
     def of(cls, record: object) -> Session:
         """Read one session; raises RecordError, naming the field."""
         if not isinstance(record, dict) or not _text(record, "id"):
             raise RecordError("a session without an id")
-        return cls(_text(record, "id"), _text(record, "agent"), _text(record, "state"))
+        return cls(
+            _text(record, "id"),
+            _text(record, "agent"),
+            _text(record, "state"),
+            record.get("confined") is not False,
+        )

@@ -76,6 +76,15 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     lines += _field("because", shown(rule_name(prompt.source)), width)
     lines += _field("asked", asked(prompt, wall), width)
     lines += _field("held", held(prompt, wall), width)
+    if not prompt.confined:
+        lines += _field(
+            "unheld",
+            "started without remit run: it is told the answer, and nothing makes it keep to it",
+            width,
+            "bold",
+        )
+    if prompt.purpose:
+        lines += _field("claims", shown(prompt.purpose), width)
     return lines
 
 
@@ -141,7 +150,9 @@ def waiting(count: int) -> str:
 def agents(sessions: tuple[Session, ...], width: int) -> str:
     """Return which agents run, in at most ``width`` cells; those without room are counted."""
     names = Counter(
-        shown(s.agent) + (" (paused)" if s.state == "paused" else "")
+        shown(s.agent)
+        + (" (paused)" if s.state == "paused" else "")
+        + ("" if s.confined else " (not confined)")
         for s in sessions
         if s.state != "ended"
     )

@@ -33,7 +33,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A session is over: with the agent's exit ``status``, or with None because its supervisor died."""
+    """A session is over: with the agent's exit ``status``, or with None because its supervisor, or its client, ended."""
 
     session: str
     status: int | None
@@ -41,7 +41,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A held operation, as in ``wire.control``."""
+    """A held operation, as in ``wire.control``. ``purpose`` is the agent's own word for why."""
 
     session: str
     seq: int
@@ -55,6 +55,17 @@ class Ask:
     argv: tuple[str, ...] = ()
     source: str = ""
     count: int = 1
+    purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a session's agent says that it is about to do, and why: shown as the purpose of the next questions about
+    ``resources`` (none: about anything)."""
+
+    session: str
+    resources: tuple[str, ...]
+    purpose: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ Event = (
     | Lost
     | Ended
     | Ask
+    | Intent
     | Cancel
     | Answer
     | Look

@@ -26,12 +26,13 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
         "net_all": session.net_all,
         "waiting": waiting,
         "assurance": session.assurance,
+        "confined": session.confined,
         "enforced": list(session.enforced),
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+def prompt_view(prompt: Prompt, holding: int, looking: bool, confined: bool) -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``confined`` its session's."""
     answer = prompt.answer
     scopes = []
     for scope in prompt.scopes:
@@ -66,6 +67,8 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
             "at": answer.at,
         },
         "scopes": scopes,
+        "purpose": prompt.purpose,
+        "confined": confined,
     }
 
 

@@ -111,6 +111,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         extra = f", {s['waiting']} waiting" if s["waiting"] else ""
         extra += ", network unmediated" if s["net_all"] else ""
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
+        extra += "" if s["confined"] else f", NOT CONFINED ({s['assurance']})"
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
         )
@@ -139,6 +140,10 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
+    if not p["confined"]:
+        lines.insert(
+            2, "    NOT CONFINED: it was started without `remit run`; your answer is told, and not enforced"
+        )
     if p["argv"]:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
@@ -146,6 +151,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]
+    if p["purpose"]:
+        lines.append(f"    it claims: {escape(p['purpose'])}")
     return "\n".join(lines)
 
 

@@ -21,11 +21,14 @@ from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark
 from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime.asks import Asks
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.clients import Clients
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
-from remit_daemon.wire.control import of_gateway
+from remit_daemon.runtime.verbs import Verbs
+from remit_daemon.wire.control import of_api, of_gateway
 from remit_daemon.wire.paths import Paths
 from remit_policy.engine import Engine
 
@@ -67,6 +70,9 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.asks = Asks(self)
+        self.clients = Clients(self)
+        self.verbs = Verbs(self)
         self.bus = BusService(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -89,12 +95,12 @@ class Daemon:
 
         A session's connects are made by its supervisor, on the agent's socket, and the kernel names who connected.
         """
-        made = next((s for s in self.live() if s.pid == pid), None)
+        made = next((s for s in self.live() if s.confined and s.pid == pid), None)
         return made or self.by_tag(session_tag(pid))
 
     def supervisors(self) -> set[int]:
         """Return the pids of running supervisors."""
-        return {s.pid for s in self.live()}
+        return {s.pid for s in self.live() if s.confined}
 
     def journals(self, session: str) -> list[str]:
         """Return where the session's supervisor, and each gateway that it has had, write their journals."""
@@ -109,11 +115,11 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
+        """Look after the sessions of an earlier run: those whose supervisor, or client, is gone are ended, the rest awaited."""
         for session in self.live():
             pidfd = hold(session.pid, session.identity)
             if pidfd is None:
-                log.info("session %s: its supervisor is gone", session.id)
+                log.info("session %s: process %d is gone", session.id, session.pid)
                 self.finish(session.id, None)
                 continue
             try:
@@ -123,7 +129,7 @@ class Daemon:
             self.guard(session.id, pidfd)
 
     def guard(self, session: str, pidfd: int) -> None:
-        """Watch a supervisor by ``pidfd`` (taken over): when it ends without a word, so does its session."""
+        """Watch a supervisor, or client, by ``pidfd`` (taken over): when it ends without a word, so does its session."""
         old = self._pidfds.pop(session, None)
         loop = asyncio.get_running_loop()
         if old is not None:
@@ -133,7 +139,7 @@ class Daemon:
         loop.add_reader(pidfd, self._died, session)
 
     def _died(self, session: str) -> None:
-        log.info("session %s: its supervisor ended", session)
+        log.info("session %s: its process ended", session)
         self.finish(session, None)
 
     def _unguard(self, session: str) -> None:
@@ -162,6 +168,7 @@ class Daemon:
             return  # it ended while the tree was killed
         self.ingest(ident)
         self.attempt(ev.Ended(ident, status))
+        self.asks.end(ident)
         self.tokens.end_session(ident)
         for path in self.journals(ident):
             try:
@@ -243,6 +250,9 @@ class Daemon:
 
     def _send(self, session: str, frame: dict[str, Any]) -> None:
         kind = frame["type"]
+        if of_api(frame.get("seq", 0)):
+            self.asks.frame(session, frame)
+            return
         asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
         for senders in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
             sender = senders.get(session)
@@ -255,6 +265,9 @@ class Daemon:
             watcher(method, params)
 
     async def _end_tree(self, session: str, tag: int) -> None:
+        if not tag:
+            self.finish(session, None)  # a client's: its process is not ours to end
+            return
         if session in self.connections:
             await asyncio.sleep(STOP_PATIENCE)
         found = self.broker.state.sessions.get(session)

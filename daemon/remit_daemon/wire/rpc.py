@@ -57,5 +57,7 @@ REFUSED = -32000  # the peer may not call this (inside a session, or not the per
 NOT_FOUND = -32001
 CONFLICT = -32002  # already settled
 TOKEN_REFUSED = -32003  # data: {error: the OAuth code, error_description}
+DENIED = -32010  # an act that must not happen; data: Refusal
+BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20
