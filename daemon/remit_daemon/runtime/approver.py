@@ -17,9 +17,10 @@ from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import Prompt
 from remit_daemon.broker.states import PromptState
 from remit_daemon.ledger.queries import Filter
-from remit_daemon.peers.process import Peer
+from remit_daemon.peers.process import Peer, PeerError
 from remit_daemon.runtime.actors import session_of
 from remit_daemon.runtime.bus import Failed
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
@@ -32,10 +33,9 @@ _ids = itertools.count(1)
 class Approver:
     """One accepted connection on approver.sock."""
 
-    def __init__(
-        self, daemon: Daemon, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, daemon: Daemon, peer: Peer, channel: Channel) -> None:
         self._daemon = daemon
+        self._peer = peer
         self._ident = next(_ids)
         self._filter: Filter | None = None
         d = daemon.broker
@@ -61,7 +61,7 @@ class Approver:
             "watch": self._watch,
             **daemon.tokens.of_person(),
         }
-        self._lines = Lines(reader, writer, methods, peer.alive)
+        self._lines = Lines(channel, methods, self._admit)
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
@@ -71,6 +71,12 @@ class Approver:
             self._daemon.watchers.discard(self._notify)
             if any(self._ident in who for who in self._daemon.broker.state.looks.values()):
                 self._daemon.attempt(ev.LookerGone(self._ident))
+
+    def _admit(self, writer: Peer) -> None:
+        if writer is not self._peer:
+            raise PeerError(f"process {writer.pid} writes on the connection of process {self._peer.pid}")
+        if not writer.alive():
+            raise PeerError(f"process {writer.pid} has ended")
 
     def _status(self, params: Params) -> Params:
         want(params)
@@ -82,6 +88,7 @@ class Approver:
             "prompts": len(d.broker.prompts()),
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
+            "senders": d.senders,
         }
 
     def _steer(self, params: Params, action: str) -> Params:

@@ -19,7 +19,7 @@ from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.records import Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
-from remit_daemon.peers import mark
+from remit_daemon.peers import mark, senders
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.asks import Asks
 from remit_daemon.runtime.bus import BusService
@@ -70,6 +70,7 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.asks = Asks(self)
         self.clients = Clients(self)
         self.verbs = Verbs(self)
@@ -254,8 +255,8 @@ class Daemon:
             self.asks.frame(session, frame)
             return
         asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
-        for senders in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
-            sender = senders.get(session)
+        for table in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
+            sender = table.get(session)
             if sender is not None:
                 sender(frame)
 
