@@ -57,7 +57,6 @@ class Agent:
         else:
             methods = {
                 "hello": ByCaller(self._hello),
-                "denials": ByCaller(self._denials),
                 **{name: ByCaller(self._token(name)) for name in _TOKENS},
                 **{name: method for name, method in d.tokens.of_person().items() if name in _READ},
                 **self._verbs(self._outside),
@@ -132,6 +131,7 @@ class Agent:
 
         return {
             "whoami": ByCaller(lambda p, w: (want(p) and None) or v.whoami(self._known(w))),
+            "denials": ByCaller(lambda p, w: v.denials(caller(w), p)),
             "check": told(v.check),
             "request": told(v.request),
             "intend": told(v.intend),
@@ -147,9 +147,6 @@ class Agent:
         ):
             return None
         return self._inside(writer) if self._session is not None else self._outside(writer)
-
-    def _denials(self, params: Params, writer: Peer) -> Any:
-        return agent_methods(self._daemon, self._outside(writer).session)["denials"](params)
 
     def _token(self, name: str) -> Callable[[Params, Peer], Any]:
         def call(params: Params, writer: Peer) -> Any:

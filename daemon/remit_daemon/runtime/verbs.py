@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.runtime.opening import Files
 from remit_daemon.wire.rpc import INVALID_PARAMS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
 MAX_ARGV = 1024  # arguments of a program that is asked about
+MAX_DENIALS = 1000  # rows of one answer
 MAX_RESOURCES = 32  # of one intent
 
 
@@ -95,6 +97,13 @@ class Verbs:
             "session": s.id, "agent": s.agent, "project": s.project, "confined": s.confined, "assurance": s.assurance,
             "state": s.state.value,
         }  # fmt: skip
+
+    def denials(self, caller: Caller, params: Params) -> list[Params]:
+        """Return what was refused to the caller's session, the oldest first."""
+        p, d = want(params, limit=(int, 100)), self._daemon
+        d.ingest(caller.session)
+        found = d.ledger.denials(caller.session, max(0, min(p["limit"], MAX_DENIALS)))
+        return explained(found, d.broker.state.prompts.values())
 
     async def _resource(self, caller: Caller, op: str, resource: str) -> str:
         if len(resource) > MAX_RESOURCE:
