@@ -15,6 +15,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
   token                 issue, exchange, introspect, revoke, list, scopes
+  hook claude|codex|gemini   answer that agent's hook before a tool call
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -81,6 +82,10 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name == "hook":
+        from remit_daemon.cli import hook_cmd
+
+        return hook_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

@@ -50,7 +50,9 @@ MODES: dict[str, tuple[int, tuple[str, ...]]] = {
 _ALWAYS = (
     os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 )  # O_NONBLOCK: a lease (fcntl(2)) of another program's is no wait of ours
+MAX_ABSENT = 64  # directories of a path that are not there
 _LAST_COMPONENTS = (b"", b".", b"..")
+_DOTS = ("", ".", "..")
 
 Held = Pin | Place
 
@@ -63,12 +65,25 @@ class Files:
         self._busy: dict[str, int] = {}
 
     async def real(self, session: str, path: str) -> str:
-        """Return the real path that ``path`` leads to, whether or not something is there. Raises Problem, Refused."""
-        held = await self._hold(session, path)
-        try:
-            return held.path
-        finally:
+        """Return the real path that ``path`` leads to, of what is not there that of its nearest directory and the rest.
+
+        Raises Problem, Refused.
+        """
+        rest: list[str] = []
+        while True:
+            try:
+                held = await self._hold(session, path)
+            except Problem as e:
+                path, _, name = path.rstrip("/").rpartition("/")
+                absent = isinstance(e.data, dict) and e.data.get("errno") in ("ENOENT", "ENOTDIR")
+                if not absent or name in _DOTS or len(rest) >= MAX_ABSENT:
+                    raise
+                rest.append(name)
+                path = path or "/"
+                continue
+            found = held.path
             held.close()
+            return "/".join([found.rstrip("/"), *reversed(rest)]) if rest else found
 
     async def open(
         self, caller: Caller, path: str, mode: str, purpose: str, wait: float | None

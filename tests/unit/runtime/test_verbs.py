@@ -94,6 +94,8 @@ def test_a_check_asks_nobody_and_records_nothing(ready: Machine) -> None:
         ("read", project + "/secret/key", "deny"),
         ("read", project + "/secret/../a.txt", "allow"),
         ("read", ready.root + "/asked/file", "ask"),
+        ("read", project + "/none/at/all", "allow"),
+        ("read", project + "/secret/none/at/all", "deny"),
         ("connect", "ok.example:443", "allow"),
         ("connect", "no.example:443", "deny"),
     ):
