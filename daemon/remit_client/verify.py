@@ -4,8 +4,8 @@
     claims = verifier.verify(token, sock=connection)      # raises BadToken
 
 What is checked here: the signature (Ed25519, by remit's published keys), type, issuer, audience and times; that the process at the other
-end of ``sock`` is the one that the token is bound to; and that it has not been revoked. remitd is asked about a token once, and
-again when its revocation epoch has moved, which is looked at every ``max_age`` seconds. Signatures need the package
+end of ``sock`` is the one that the token is bound to; and that it has not been revoked: one of remitd's revocation epoch (looked at every
+``max_age`` seconds) has not, an older one is asked about, once in an epoch. Signatures need the package
 ``cryptography``; ``online`` needs nothing and leaves all of it to remitd.
 """
 
@@ -112,7 +112,9 @@ class Verifier:
         bound = _bound(claims)
         if sock is not None and peer_identity(sock) != bound:
             raise BadToken("presented by another process than it is bound to")
-        if self._good.get(token) != self._epoch:
+        epoch = claims.get("epoch")
+        newer = type(epoch) is int and type(self._epoch) is int and epoch >= self._epoch
+        if not newer and self._good.get(token) != self._epoch:
             self._ask(token)
         return claims
 

@@ -182,6 +182,23 @@ class Broken(RuleBasedStateMachine):
     def revoke(self, everything: bool, agent: str) -> None:
         self.handle(ev.Revoke(all=True) if everything else ev.Revoke(agent=agent))
 
+    @rule(agent=st.sampled_from(["claude", "codex"]), on=st.booleans())
+    def withhold(self, agent: str, on: bool) -> None:
+        self.handle(ev.Withhold(agent, on))
+        self.clock.pass_(0.001)
+
+    @rule(
+        agent=st.sampled_from(["claude", "codex"]), keep=st.booleans(), ago=st.sampled_from([0, 0.5, 700])
+    )
+    def carry(self, agent: str, keep: bool, ago: float) -> None:
+        before = dict(self.broker.state.grants)
+        self.handle(ev.Carry(agent, self.clock.now - ago, keep))
+        gone = [g for i, g in before.items() if i not in self.broker.state.grants]
+        assert not keep or not gone
+        assert all(g.agent == agent and g.verdict == "allow" and not g.session for g in gone)
+        assert agent not in self.broker.state.withheld
+        self.clock.pass_(0.001)
+
     @rule(shut=st.booleans())
     def policy(self, shut: bool) -> None:
         self.bases = base(shut)
@@ -223,6 +240,7 @@ class Broken(RuleBasedStateMachine):
         for ident, prompt in old.prompts.items():
             assert self.broker.state.prompts[ident].state is prompt.state
         held, self.held = self.held, {}
+        self.broker.state.withheld = dict(old.withheld)  # the registry keeps it
         for s in [s for s in self.broker.state.sessions.values() if s.live]:
             self.handle(ev.Started(s, self.bases))
             self.snapshots[s.id] = loads(self.broker.snapshot(s.id)[0])
@@ -247,6 +265,14 @@ class Broken(RuleBasedStateMachine):
             if p.state is PromptState.OPEN
         ]
         assert len(keys) == len(set(keys))
+
+    @invariant()
+    def what_is_withheld_allows_nothing(self) -> None:
+        state = self.broker.state
+        for ident in state.bases:
+            used = {r.source for r in self.broker.judge.compose(state, ident).rules}
+            for grant in state.grants.values():
+                assert not state.waits(grant) or f"grant:{grant.id}" not in used
 
     @invariant()
     def grants_never_reach_what_insists(self) -> None:

@@ -79,7 +79,7 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     if not prompt.confined:
         lines += _field(
             "unheld",
-            "started without remit run: it is told the answer, and nothing makes it keep to it",
+            "unconfined: it is told the answer, and nothing holds it to that",
             width,
             "bold",
         )
@@ -152,7 +152,7 @@ def agents(sessions: tuple[Session, ...], width: int) -> str:
     names = Counter(
         shown(s.agent)
         + (" (paused)" if s.state == "paused" else "")
-        + ("" if s.confined else " (not confined)")
+        + ("" if s.confined else " (unconfined)")
         for s in sessions
         if s.state != "ended"
     )

@@ -24,7 +24,7 @@ from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Grant, Prompt, Session, Settled, Stated
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
-from remit_daemon.broker.state import State
+from remit_daemon.broker.state import State, before_change
 from remit_daemon.broker.states import (
     IllegalMove,
     PromptMove,
@@ -37,6 +37,7 @@ from remit_daemon.broker.states import (
 from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
 from remit_daemon.wire.control import is_ahead, of_api, of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+from remit_daemon.wire.words import UNCONFINED
 from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY, Decision
@@ -120,7 +121,12 @@ class Broker:
 
     def grants(self, now: float) -> list[dict[str, Any]]:
         """Return the wire Grants, oldest first."""
-        return [grant_view(g) for g in self.state.grants.values() if g.expires is None or g.expires > now]
+        s = self.state
+        return [
+            grant_view(g) | {"withheld": s.waits(g)}
+            for g in s.grants.values()
+            if g.expires is None or g.expires > now
+        ]
 
     def decide(self, session: str, ops: Sequence[str], path: str, argv: Sequence[str] = ()) -> Decision:
         """Return the strictest decision of the policy in force, grants included, over ``ops``: as an ask would be taken.
@@ -190,6 +196,10 @@ class Broker:
                 return self._steer(event)
             case ev.PolicyChanged():
                 return self._policy_changed(event, now)
+            case ev.Withhold():
+                return self._withhold(event, now)
+            case ev.Carry():
+                return self._carry(event, now)
             case ev.Used():
                 return self._used(event)
             case ev.Tick():
@@ -215,7 +225,7 @@ class Broker:
             out.append(ev.Store(new))
             note = f"ask={new.ask}" if new.ask != "prompt" else ""
             if not new.confined:
-                note = (note + f" not confined, {new.assurance}: what it is told is no boundary").strip()
+                note = f"{note} {new.assurance}, {UNCONFINED}".strip()
             if new.net_all:
                 note = (note + " network unmediated").strip()
             out.append(ev.Record(_entry(new, "session", outcome="started", note=note, argv=new.argv)))
@@ -286,12 +296,15 @@ class Broker:
             s.bases[ident] = event.bases[ident]
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
         out = self._push(changed)
-        for prompt in [p for ident in changed for p in self._open(ident)]:
+        return _ordered(self._judge_again(changed, out, now))
+
+    def _judge_again(self, sessions: set[str], out: list[ev.Command], now: float) -> list[ev.Command]:
+        for prompt in [p for ident in sorted(sessions) for p in self._open(ident)]:
             verdict = self._judge(prompt)
             if verdict != ASK:
                 settled = Settled(model.VERDICTS[verdict], ONCE, "", "", "policy", now)
                 out = self._settle(prompt, settled, out)
-        return _ordered(out)
+        return out
 
     # -- asks --------------------------------------------------------------------------------------
 
@@ -595,9 +608,20 @@ class Broker:
         ]  # fmt: skip
         if event.id and not gone:
             raise Refused(NOT_FOUND, f"no grant {event.id}")
+        out = self._take_back(gone)
+        # A once-answer that waits for its retry is a permission too.
+        for p in list(s.prompts.values()):
+            if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
+                s.prompts[p.id] = replace(p, pass_until=None)
+                out.append(ev.Store(s.prompts[p.id]))
+        out += self._push(self._affected(gone))
+        out.append(ev.Reply({"revoked": [g.id for g in gone]}))
+        return _ordered(out)
+
+    def _take_back(self, gone: list[Grant]) -> list[ev.Command]:
         out: list[ev.Command] = []
         for grant in gone:
-            del s.grants[grant.id]
+            del self.state.grants[grant.id]
             view = grant_view(grant)
             entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
             out += [
@@ -607,14 +631,32 @@ class Broker:
                     sync=True,
                 ),
             ]
-        # A once-answer that waits for its retry is a permission too.
-        for p in list(s.prompts.values()):
-            if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
-                s.prompts[p.id] = replace(p, pass_until=None)
-                out.append(ev.Store(s.prompts[p.id]))
-        out += self._push(self._affected(gone))
-        out.append(ev.Reply({"revoked": [g.id for g in gone]}))
+        return out
+
+    def _carry(self, event: ev.Carry, now: float) -> list[ev.Command]:
+        s = self.state
+        s.withheld.pop(event.agent, None)
+        older = [g for g in s.grants.values() if g.agent == event.agent and before_change(g, event.since)]
+        out = [] if event.keep else self._take_back(older)
+        entry = {"actor": "human", "op": "agent", "agent": event.agent}
+        outcome = "kept" if event.keep else "dropped"
+        note = f"{len(older)} answers from before its program changed"
+        out.append(ev.Record({**entry, "outcome": outcome, "note": note}, sync=True))
+        running = self._running(event.agent)
+        out = self._judge_again(running, [*out, *self._push(running)], now)
+        out.append(ev.Reply({outcome: [g.id for g in older]}))
         return _ordered(out)
+
+    def _withhold(self, event: ev.Withhold, now: float) -> list[ev.Command]:
+        if event.on:
+            self.state.withheld[event.agent] = now
+        else:
+            self.state.withheld.pop(event.agent, None)
+        running = self._running(event.agent)
+        return _ordered(self._judge_again(running, self._push(running), now))
+
+    def _running(self, agent: str) -> set[str]:
+        return {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
 
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)

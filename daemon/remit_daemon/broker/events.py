@@ -130,6 +130,24 @@ class PolicyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Withhold:
+    """The program of ``agent`` has changed: what was granted it before, for longer than a session, is not used until ``Carry``. Or it is
+    again (``on`` false), because policy does not ask for that any more."""
+
+    agent: str
+    on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """A person's word on the change of a program at ``since``: ``keep`` what was granted before, or take it back."""
+
+    agent: str
+    since: float
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """The ledger saw ``n`` acts decided by grant ``id``, the last at ``at``."""
 
@@ -156,6 +174,8 @@ Event = (
     | Revoke
     | Steer
     | PolicyChanged
+    | Withhold
+    | Carry
     | Used
     | Tick
 )

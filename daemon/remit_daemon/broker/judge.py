@@ -35,7 +35,9 @@ class Judge:
         return tuple(
             rule
             for g in state.grants.values()
-            if not g.suspended and (g.session == session if g.session else g.agent == agent)
+            if not g.suspended
+            and not state.waits(g)
+            and (g.session == session if g.session else g.agent == agent)
             for rule in rules_of(g, rules)
         )
 

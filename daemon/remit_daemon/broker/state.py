@@ -12,8 +12,9 @@ from remit_policy.model import Snapshot
 @dataclass(slots=True)
 class State:
     """``holds`` maps (session, seq) to the prompt it waits for; ``looks`` a prompt to who looks at it; ``bases``
-    a live session to its policy without grants; ``engines`` to its two deciders (policy with grants, grants alone);
-    ``stated`` to what its agent said that it is about to do."""
+    a live session to its policy without grants; ``withheld`` an agent to when its program changed: what was granted it for longer than a session
+    until then is not used; ``engines`` to its two deciders (policy with grants, grants alone); ``stated`` a session to what
+    its agent said that it is about to do."""
 
     revision: int
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -23,13 +24,24 @@ class State:
     looks: dict[str, frozenset[int]] = field(default_factory=dict)
     bases: dict[str, Snapshot] = field(default_factory=dict)
     engines: dict[str, tuple[Decider, Decider]] = field(default_factory=dict)
+    withheld: dict[str, float] = field(default_factory=dict)
     stated: dict[str, tuple[Stated, ...]] = field(default_factory=dict)
     next_prompt: int = 1
     next_grant: int = 1
+
+    def waits(self, grant: Grant) -> bool:
+        """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""
+        return before_change(grant, self.withheld.get(grant.agent, -1.0))
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
         return State(
             self.revision, dict(self.sessions), dict(self.prompts), dict(self.grants), dict(self.holds),
-            dict(self.looks), dict(self.bases), dict(self.engines), dict(self.stated), self.next_prompt, self.next_grant,
+            dict(self.looks), dict(self.bases), dict(self.engines), dict(self.withheld), dict(self.stated),
+            self.next_prompt, self.next_grant,
         )  # fmt: skip
+
+
+def before_change(grant: Grant, since: float) -> bool:
+    """Tell whether ``grant`` allows something beyond one session and was given by ``since``, when the agent's program changed."""
+    return grant.verdict == "allow" and not grant.session and grant.created <= since

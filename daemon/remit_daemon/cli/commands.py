@@ -92,6 +92,14 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    for name in found["agents"]["pending"]:
+        _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
+    if adopted := found["agents"]["adopted"]:
+        _say(
+            f"adopted, and not confined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}"
+        )
+    if found["senders"] != "pidfd":
+        _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
     if found["policy"]["errors"]:
@@ -110,8 +118,9 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         state = s["state"] if s["status"] is None else f"{s['state']} with {s['status']}"
         extra = f", {s['waiting']} waiting" if s["waiting"] else ""
         extra += ", network unmediated" if s["net_all"] else ""
+        extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
-        extra += "" if s["confined"] else f", NOT CONFINED ({s['assurance']})"
+        extra += "" if s["confined"] else f", unconfined ({s['assurance']})"
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
         )
@@ -141,9 +150,7 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
     if not p["confined"]:
-        lines.insert(
-            2, "    NOT CONFINED: it was started without `remit run`; your answer is told, and not enforced"
-        )
+        lines.insert(2, "    unconfined: it is told your answer, and nothing holds it to that")
     if p["argv"]:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
@@ -211,6 +218,7 @@ def _grants(client: Client, args: argparse.Namespace) -> int:
         return OK
     for g in found:
         state = ", suspended: not used for long" if g.get("suspended") else ""
+        state += ", waits: its agent's program has changed (remit agent update)" if g["withheld"] else ""
         _say(f"{g['id']}  {escape(g['rule'])}")
         _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
     return OK

@@ -14,6 +14,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
+  agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, exchange, introspect, revoke, list, scopes
   hook claude|codex|gemini   answer that agent's hook before a tool call
 
@@ -86,6 +87,10 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import hook_cmd
 
         return hook_cmd.run(args, json_out=json_out)
+    if name in ("agent", "adopt"):
+        from remit_daemon.cli import agent_cmd
+
+        return agent_cmd.run(name, args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from remit_daemon.runtime.channel import Channel
     from remit_daemon.runtime.daemon import Daemon
 
-_TOKENS = ("token.revoke", "token.metadata")  # of a program's own, without a grant
 _READ = (
     "token.introspect",
     "token.keys",
@@ -57,7 +56,8 @@ class Agent:
         else:
             methods = {
                 "hello": ByCaller(self._hello),
-                **{name: ByCaller(self._token(name)) for name in _TOKENS},
+                "token.revoke": ByCaller(self._token("token.revoke")),
+                "token.metadata": lambda p: (want(p) and None) or d.tokens.issuer.metadata(),
                 **{name: method for name, method in d.tokens.of_person().items() if name in _READ},
                 **self._verbs(self._outside),
             }
@@ -85,27 +85,29 @@ class Agent:
 
     # -- who calls ---------------------------------------------------------------------------------
 
-    def _inside(self, writer: Peer) -> Caller:
+    async def _inside(self, writer: Peer) -> Caller:
         assert self._session is not None
         return _caller(self._session.id, writer)
 
-    def _outside(self, writer: Peer) -> Caller:
+    async def _outside(self, writer: Peer) -> Caller:
         known = self._for.get(writer.identity)
         if known is None:
-            known = self._daemon.clients.session(writer.pid, writer.identity, writer.pidfd).id
+            known = (await self._daemon.clients.session(writer.pid, writer.identity, writer.pidfd)).id
         return _caller(known, writer)
 
-    def _hello(self, params: Params, writer: Peer) -> Params:
+    async def _hello(self, params: Params, writer: Peer) -> Params:
         p = want(params, agent=(str, ""), project=(str, ""), pid=(int, 0))
         clients = self._daemon.clients
         if p["pid"] in (0, writer.pid):
-            found = clients.session(
+            found = await clients.session(
                 writer.pid, writer.identity, writer.pidfd, agent=p["agent"], project=p["project"]
             )
         else:
             pidfd, identity = clients.ancestor(writer.pid, p["pid"])
             try:
-                found = clients.session(p["pid"], identity, pidfd, agent=p["agent"], project=p["project"])
+                found = await clients.session(
+                    p["pid"], identity, pidfd, agent=p["agent"], project=p["project"]
+                )
             finally:
                 os.close(pidfd)
         self._for = {**dict(list(self._for.items())[-15:]), writer.identity: found.id}
@@ -113,32 +115,39 @@ class Agent:
 
     # -- methods -----------------------------------------------------------------------------------
 
-    def _verbs(self, caller: Callable[[Peer], Caller]) -> dict[str, Method]:
+    def _verbs(self, caller: Callable[[Peer], Awaitable[Caller]]) -> dict[str, Method]:
         v = self._daemon.verbs
 
         def told(verb: Callable[[Caller, Params], Awaitable[Params]]) -> ByCaller:
             async def call(params: Params, writer: Peer) -> Params:
-                return await verb(caller(writer), params)
+                return await verb(await caller(writer), params)
 
             return ByCaller(call)
 
         def handed(verb: Callable[[Caller, Params], Awaitable[tuple[Params, int]]]) -> ByCaller:
             async def call(params: Params, writer: Peer) -> WithFds:
-                result, fd = await verb(caller(writer), params)
+                result, fd = await verb(await caller(writer), params)
                 return WithFds(result, [fd])
 
             return ByCaller(call)
 
+        async def whoami(params: Params, writer: Peer) -> Params:
+            want(params)
+            return v.whoami(await self._known(writer))
+
+        async def denials(params: Params, writer: Peer) -> list[Params]:
+            return v.denials(await caller(writer), params)
+
         return {
-            "whoami": ByCaller(lambda p, w: (want(p) and None) or v.whoami(self._known(w))),
-            "denials": ByCaller(lambda p, w: v.denials(caller(w), p)),
+            "whoami": ByCaller(whoami),
+            "denials": ByCaller(denials),
             "check": told(v.check),
             "request": told(v.request),
             "intend": told(v.intend),
             "open": handed(v.open),
         }
 
-    def _known(self, writer: Peer) -> Caller | None:
+    async def _known(self, writer: Peer) -> Caller | None:
         """Return the caller that ``writer`` is, None when it is outside and has no session yet."""
         if (
             self._session is None
@@ -146,11 +155,12 @@ class Agent:
             and self._daemon.clients.of(writer.identity) is None
         ):
             return None
-        return self._inside(writer) if self._session is not None else self._outside(writer)
+        return await (self._inside(writer) if self._session is not None else self._outside(writer))
 
     def _token(self, name: str) -> Callable[[Params, Peer], Any]:
-        def call(params: Params, writer: Peer) -> Any:
-            session = self._daemon.broker.state.sessions[self._outside(writer).session]
+        async def call(params: Params, writer: Peer) -> Any:
+            ident = (await self._outside(writer)).session
+            session = self._daemon.broker.state.sessions[ident]
             return self._daemon.tokens.of_session(session)[name](params)  # type: ignore[operator]
 
         return call

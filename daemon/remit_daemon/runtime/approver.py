@@ -16,7 +16,7 @@ from typing import Any
 from remit_daemon.broker import events as ev
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
@@ -59,6 +59,7 @@ class Approver:
             "reload": self._reload,
             "watch": self._watch,
             **daemon.tokens.of_person(),
+            **daemon.registry.methods(),
         }
         self._lines = Lines(channel, methods, self._admit)
 
@@ -88,6 +89,7 @@ class Approver:
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
             "senders": d.senders,
+            "agents": d.registry.summary(),
         }
 
     def _steer(self, params: Params, action: str) -> Params:
@@ -134,22 +136,19 @@ class Approver:
         d = self._daemon
         d.ingest_all()
         if p["path"]:
-            return d.ledger.who(p["path"])
+            found = d.ledger.who(p["path"])
+            return found | {"assurance": "L3" if found["session"] else "", "note": ""}
         if p["name"]:
             try:
                 return await d.bus.who(p["name"])
             except Failed as e:
                 raise Problem(NOT_FOUND, str(e)) from None
         try:
-            os.stat(f"/proc/{p['pid']}")
-        except OSError:
-            raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
-        session = session_of(d, p["pid"])
-        if session is None:
-            return {"actor": "human", "agent": "", "session": "", "entries": []}
-        entries = d.ledger.query(Filter(session=session.id, limit=1000))
-        entries = [e for e in entries if e["pid"] == p["pid"]][-20:]
-        return {"actor": "agent", "agent": session.agent, "session": session.id, "entries": entries}
+            found = await describe(d, p["pid"])
+        except ProcessLookupError as e:
+            raise Problem(NOT_FOUND, str(e)) from None
+        entries = d.ledger.query(Filter(session=found["session"], limit=1000)) if found["session"] else []
+        return found | {"entries": [e for e in entries if e["pid"] == p["pid"]][-20:]}
 
     def _denials(self, params: Params) -> list[Params]:
         p = want(params, session=(str, ""), limit=(int, 100))

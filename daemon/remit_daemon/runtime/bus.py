@@ -4,7 +4,8 @@
         Describe(s subject) -> a{sv}          a bus name (:1.42 or well-known), or an absolute path: who wrote it last
         DescribeProcess(u pid) -> a{sv}
 
-    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; time d: of the act (paths)
+    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; assurance s: L3 (started by
+    remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; time d: of the act (paths)
 
 and the verbs of ``runtime.busverbs``. Their caller is the process that made the connection to the bus, by the bus's word: held by the
 pidfd that it gives (ProcessFD), else by its number, looked at twice, which is assurance L0.
@@ -28,7 +29,7 @@ from dbus_next.signature import SignatureTree, Variant
 
 from remit_daemon.broker.core import Refused
 from remit_daemon.peers.process import PeerError, alive, identify, inside_session
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.runtime.actors import describe, session_of
 from remit_daemon.runtime.asks import Caller
 from remit_daemon.runtime.busverbs import (
     METHODS,
@@ -222,6 +223,9 @@ class BusService:
             if held is not None:
                 held.close()
             held = await self._held(sender)
+            twin = self._callers.pop(sender, None)  # of another of its messages, meanwhile
+            if twin is not None:
+                twin.close()
         self._callers[sender] = held
         while len(self._callers) > MAX_CALLERS:
             self._callers.pop(next(iter(self._callers))).close()
@@ -230,12 +234,15 @@ class BusService:
         if session is None or not session.confined:
             if inside_session(pid, daemon.supervisors()):
                 raise Failed(_E + "AccessDenied", "the session of this program is over")
+            pidfd = os.dup(held.pidfd)  # ours, whatever becomes of what is remembered
             try:
-                session = daemon.clients.session(
-                    pid, held.identity, held.pidfd, agent=agent, project=project, assurance=held.assurance
+                session = await daemon.clients.session(
+                    pid, held.identity, pidfd, agent=agent, project=project, assurance=held.assurance
                 )
             except Refused as e:
                 raise Failed(_E + "AccessDenied", str(e)) from None
+            finally:
+                os.close(pidfd)
         exe, argv, _ = described(pid)
         comm = os.path.basename(argv[0]) if argv else ""
         return Caller(session.id, pid, held.identity.split(":")[1], exe, comm, tuple(argv))
@@ -253,7 +260,7 @@ class BusService:
             index = found.get("ProcessFD")
             pidfd, assurance = -1, "L0"
             if isinstance(index, int) and 0 <= index < len(fds):
-                pidfd, assurance = fds.pop(index), "L1"
+                pidfd, assurance = fds.pop(index), ""
                 os.set_inheritable(pidfd, False)
             else:
                 pidfd = os.pidfd_open(pid)
@@ -273,20 +280,19 @@ class BusService:
     async def _described(self, message: Message) -> dict[str, Variant]:
         subject = message.body[0]
         if message.member == "DescribeProcess":
-            return self.of_process(subject)
+            return await self.of_process(subject)
         if subject.startswith("/"):
             self._daemon.ingest_all()
-            return _packed(self._daemon.ledger.who(os.path.normpath(subject)))
+            found = self._daemon.ledger.who(os.path.normpath(subject))
+            return _packed(found | {"assurance": "L3" if found["session"] else ""})
         return await self.of_name(subject)
 
-    def of_process(self, pid: int) -> dict[str, Variant]:
+    async def of_process(self, pid: int) -> dict[str, Variant]:
         """Return who acts in process ``pid``. Raises Failed."""
-        if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
-            raise Failed(_E + "UnixProcessIdUnknown", f"no process {pid}")
-        session = session_of(self._daemon, pid)
-        if session is None:
-            return _packed({"actor": "human"})
-        return _packed({"actor": "agent", "agent": session.agent, "session": session.id})
+        try:
+            return _packed(await describe(self._daemon, pid))
+        except ProcessLookupError as e:
+            raise Failed(_E + "UnixProcessIdUnknown", str(e)) from None
 
     async def of_name(self, name: str) -> dict[str, Variant]:
         """Return who owns the bus name ``name``. Raises Failed.
@@ -300,7 +306,7 @@ class BusService:
         except (OSError, OverflowError):
             raise Failed(_E + "UnixProcessIdUnknown", f"{name} is gone") from None
         try:
-            found = self.of_process(pid)
+            found = await self.of_process(pid)
             if await self._pid(name) != pid:
                 raise Failed(_E + "NameHasNoOwner", f"{name} changed hands")
             return found
@@ -345,7 +351,7 @@ class BusService:
 
 
 class _Held(NamedTuple):
-    """The process that made a connection to the bus."""
+    """The process that made a connection to the bus. ``assurance``: L0, or "" where its program is to tell."""
 
     pid: int
     pidfd: int
@@ -396,7 +402,9 @@ def _variant(value: Any) -> Variant | None:
 
 
 def _packed(found: dict[str, Any]) -> dict[str, Variant]:
-    out = {k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session")}
+    out = {
+        k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session", "assurance", "note")
+    }
     entries = found.get("entries") or []
     if entries:
         out["time"] = Variant("d", float(entries[0]["time"]))

@@ -42,7 +42,7 @@ class Clients:
         """Return the live session of the process ``identity``."""
         return next((s for s in self._daemon.live() if not s.confined and s.identity == identity), None)
 
-    def session(
+    async def session(
         self,
         pid: int,
         identity: str,
@@ -54,9 +54,16 @@ class Clients:
     ) -> Session:
         """Return the session of a process outside every session, a new one when it has none.
 
-        ``agent`` is the name that it gives itself ("" = named after its program). The pidfd stays the caller's. Raises Refused.
+        ``agent`` is the name that it gives itself ("": the one that it was adopted under, else its program's); ``assurance`` how
+        well it is known who it is, "" to have its program looked at. The pidfd stays the caller's. Raises Refused.
         """
         found = self.of(identity)
+        if found is None and not assurance:
+            adopted = self._daemon.registry.adopted_above(pid)
+            agent = agent or (adopted.agent if adopted else "")
+            named = agent or self._daemon.policies.name_of(*described(pid)[:2])
+            assurance = await self._daemon.registry.level_of(named, pid, pidfd, identity)
+            found = self.of(identity)  # two of its messages may have come at once
         if found is not None:
             if agent and found.agent != agent:
                 raise Refused(CONFLICT, f"process {pid} is {found.agent} already")
@@ -97,7 +104,7 @@ class Clients:
         while ident in d.broker.state.sessions:
             ident = "s" + os.urandom(3).hex()[:5]
         session = Session(
-            ident, agent, pid, identity, 0, hello["project"], tuple(argv), d.clock(), assurance=assurance or "L1", hello=hello
+            ident, agent, pid, identity, 0, hello["project"], tuple(argv), d.clock(), assurance=assurance, hello=hello
         )  # fmt: skip
         # Looked at by its number until here: it must still be the process that we hold.
         try:
@@ -107,7 +114,7 @@ class Clients:
             raise Refused(REFUSED, str(e)) from None
         d.apply(ev.Started(session, base))
         d.guard(ident, os.dup(pidfd))
-        log.info("session %s: %s, process %d, not confined", ident, agent, pid)
+        log.info("session %s: %s, process %d, unconfined", ident, agent, pid)
         return session
 
     def _make_room(self) -> None:

@@ -140,7 +140,7 @@ class Control:
                 elif self._above:
                     self._gateway(check(frame, GATEWAY_FIRST))
                 else:
-                    self._hello(check(frame, SUPERVISOR_FIRST))
+                    await self._hello(check(frame, SUPERVISOR_FIRST))
             await self._channel.drain()
 
     def send(self, frame: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class Control:
     def _refuse(self, text: str, code: int) -> None:
         self.send({"type": "refused", "error": text, "code": code})
 
-    def _hello(self, hello: dict[str, Any]) -> None:
+    async def _hello(self, hello: dict[str, Any]) -> None:
         daemon, peer = self._daemon, self._peer
         self._check_version(hello["version"])
         if not mark.is_tag(hello["tag"]):
@@ -161,6 +161,7 @@ class Control:
         for name in ("project", "home", "cwd"):
             if not hello[name].startswith("/"):
                 raise Malformed(f"hello: {name} must be absolute")
+        program = None if hello["session"] else await daemon.registry.program_of(hello)
         known = self._resume(hello, peer) if hello["session"] else self._new(hello, peer)
         daemon.look_at_policy()
         whom = subject(known.agent, hello)
@@ -169,6 +170,11 @@ class Control:
             known.id, known.agent, peer.pid, peer.identity, hello["tag"], hello["project"], tuple(hello["argv"]),
             known.started, ask=hello["ask"], net_all=base.net_all, hello=_kept(hello),
         )  # fmt: skip
+        told = (
+            ""
+            if hello["session"]
+            else daemon.registry.started(known.agent, program, daemon.policies.asks_on_change(whom))
+        )
         daemon.connections[known.id] = self.send
         try:
             # Nothing but the welcome may go first, so what the broker sends waits for it.
@@ -182,7 +188,7 @@ class Control:
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
-        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld))
+        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld, told))
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -284,8 +290,8 @@ def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session, withheld: tuple[str, ...]) -> str:
-    lines = []
+def _warnings(session: Session, withheld: tuple[str, ...], told: str) -> str:
+    lines = [told] if told else []
     if withheld:
         lines.append(
             f"see that {session.agent} gets: {shlex.join(withheld)} (a sandbox of its own cannot work in here)"

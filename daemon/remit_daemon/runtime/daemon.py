@@ -12,7 +12,8 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
@@ -20,11 +21,13 @@ from remit_daemon.broker.records import Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
+from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime.asks import Asks
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.clients import Clients
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
+from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
 from remit_daemon.runtime.verbs import Verbs
@@ -39,7 +42,9 @@ INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
 INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
+HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
 
+T = TypeVar("T")
 Sender = Callable[[dict[str, Any]], None]
 Watcher = Callable[[str, dict[str, Any]], None]
 
@@ -70,11 +75,14 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.attestor = Attestor()
+        self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.asks = Asks(self)
         self.clients = Clients(self)
         self.verbs = Verbs(self)
         self.bus = BusService(self)
+        self.registry = Registry(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -188,6 +196,18 @@ class Daemon:
                 log.error("internal error", exc_info=done.exception())
 
         task.add_done_callback(ended)
+
+    async def attest(self, pid: int, pidfd: int, behalf: str) -> Attestation:
+        """Return what ``pid``, held by ``pidfd``, runs now (see ``peers.attest``), hashed beside the loop on behalf of a session or process."""
+        return await self.beside(self.attestor.of_process, pid, pidfd, behalf)
+
+    async def hash_file(self, path: str) -> str:
+        """Return the SHA-256 of a file that the person named. Raises OSError."""
+        return await self.beside(self.attestor.of_file, path, "person")
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """Return ``work(*args)``, done in a thread beside the loop: it reads files that may be large or slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._hashing, work, *args)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -418,6 +438,8 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.registry.close()
+        self._hashing.shutdown(wait=False, cancel_futures=True)
         try:
             self.ledger.close()
         except LedgerError as e:

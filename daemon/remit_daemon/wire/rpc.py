@@ -7,7 +7,8 @@ descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later
 ``approver.sock`` is for the person: its peers are verified, none of them may be inside a session, and each writes for itself: a
 message from another process on its connection ends it.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders}
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}, senders,
+                                          agents: {known, pending: [name], adopted: [pid]}}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
@@ -20,7 +21,13 @@ message from another process on its connection ends it.
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name}      {actor, agent, session, assurance, note, entries: [Entry]}   assurance "" for a human
+    agents                                [Agent]
+    agent    {name}                       Agent
+    agent.register {name, pid} | {name, exe, script?}           Agent   its program is this agent's; paths are absolute
+    agent.forget {name}                   {revoked: [ids]}      the name, and what was granted to it
+    agent.update {name, keep: bool}       {kept: [ids]} | {dropped: [ids]}   what was granted before its program changed
+    adopt    {pid, agent?}                {pid, agent, assurance, note, program}   a running process is called so until it ends, unconfined
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
     token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
@@ -64,9 +71,13 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
           purpose: str, what the agent says it is for; confined: bool, its session's}
-Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by, suspended,
+          withheld}   withheld: its agent's program has changed since
+Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
+          last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
 Times are seconds since the epoch (float); ids are text.
 """

@@ -6,6 +6,16 @@ from collections.abc import Iterable
 
 NO_RULE = "no rule matches"
 
+UNCONFINED = "unconfined: it says so itself, nothing holds it"
+
+# How well it is told who a process is.
+LEVELS = {
+    "L3": "started by remit",
+    "L2": "a program that is known under this name",
+    "L1": "a script that is known under this name, by its interpreter's word",
+    "L0": "nothing vouches for it",
+}
+
 # Operations whose names do not read as verbs before their resource.
 _VERBS = {
     "exec": "run",

@@ -135,7 +135,7 @@ def test_a_session_that_nobody_holds_says_so() -> None:
         )
     )
     (row,) = [c.entry for c in commands if isinstance(c, ev.Record)]
-    assert "not confined, L1" in row["note"]
+    assert "L1, unconfined" in row["note"]
     assert free.broker.sessions()[0]["confined"] is False
     ident = str(asked(free, "/x", FIRST_AHEAD)["prompt"])
     assert free.broker.prompt(ident)["confined"] is False

@@ -81,7 +81,7 @@ def test_a_program_outside_is_a_session_that_is_not_confined(ready: Machine) -> 
     with pytest.raises(RemitError, match="is tool already"):
         client(ready, agent="other")
     (row,) = person.call("log", op="session")
-    assert "not confined" in row["note"]
+    assert "unconfined" in row["note"]
     assert person.call("who", pid=os.getpid())["agent"] == "tool", "by its own word"
 
 
