@@ -161,6 +161,11 @@ class Remit:
         params = _with_wait({"path": os.path.abspath(path), "mode": mode, "purpose": purpose}, wait)
         return self._one_fd("open", params)
 
+    def connect(self, host: str, port: int, *, purpose: str = "", wait: int | None = None) -> socket.socket:
+        """Return a connected TCP socket. Not inside a session, where one connects as usual. Raises Denied, RemitError, NoDaemon."""
+        params = _with_wait({"host": host, "port": port, "purpose": purpose}, wait)
+        return socket.socket(fileno=self._one_fd("connect", params))
+
     def denials(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return what was refused to this session, the oldest first."""
         return list(self.call("denials", {"limit": limit}))

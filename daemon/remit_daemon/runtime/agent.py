@@ -145,6 +145,7 @@ class Agent:
             "request": told(v.request),
             "intend": told(v.intend),
             "open": handed(v.open),
+            "connect": handed(v.connect),
         }
 
     async def _known(self, writer: Peer) -> Caller | None:

@@ -7,6 +7,7 @@
         Request(s op, s resource, a{sv} options) -> a{sv} argv as, purpose s, wait u
         Intend(s purpose, as resources)
         Open(s path, s mode, a{sv} options) -> (s path, h)
+        Connect(s host, q port, a{sv} options) -> (s address, h)
         Denials(u limit) -> aa{sv}
     /dev/remit/Broker1   dev.remit.Broker1.Token
         Call(s method, s params) -> s result              agent.sock's token methods ("introspect", "metadata" …), JSON both ways
@@ -51,6 +52,7 @@ METHODS = {
     (VERBS, "Request"): ("ssa{sv}", "a{sv}"),
     (VERBS, "Intend"): ("sas", ""),
     (VERBS, "Open"): ("ssa{sv}", "sh"),
+    (VERBS, "Connect"): ("sqa{sv}", "sh"),
     (VERBS, "Denials"): ("u", "aa{sv}"),
     (TOKEN, "Call"): ("ss", "s"),
 }
@@ -114,6 +116,9 @@ async def _answer(daemon: Daemon, caller: Caller, interface: str, member: str, b
         case "Open":
             found, fd = await verbs.open(caller, {"path": body[0], "mode": body[1] or "read", **body[2]})
             return Answer([found["path"], 0], [fd])
+        case "Connect":
+            found, fd = await verbs.connect(caller, {"host": body[0], "port": body[1], **body[2]})
+            return Answer([found["address"], 0], [fd])
         case "Denials":
             return Answer([verbs.denials(caller, {"limit": body[0]})], [])
     raise BusError("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")

@@ -3,7 +3,7 @@
     check    what would be said now; nobody is asked and nothing recorded
     request  may I? asked if need be, before the act; an answer for once is kept for the act, which asks as ever
     intend   what I am about to do, and why: the purpose that the next questions show
-    open     a file, connect a host, call an app: the effect itself, done by remitd and handed over
+    open     a file, connect to a host: the effect itself, done by remitd and handed over
     whoami, denials
 
 Inside a session these decide by the session's own policy and give nothing that the session could not have by itself. Outside, they are
@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.runtime.dialling import Dialling
 from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.runtime.opening import Files
@@ -38,6 +39,7 @@ class Verbs:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.files = Files(daemon)
+        self.dialling = Dialling(daemon)
 
     async def check(self, caller: Caller, params: Params) -> Params:
         """Return the decision of now: {verdict, rule, op, resource}."""
@@ -80,6 +82,14 @@ class Verbs:
             caller, p["path"], p["mode"], _purpose(p["purpose"]), _wait(p["wait"])
         )
         return {"path": path, "mode": p["mode"]}, fd
+
+    async def connect(self, caller: Caller, params: Params) -> tuple[Params, int]:
+        """Return ({resource, address}, descriptor of the connected socket)."""
+        p = want(params, host=str, port=int, purpose=(str, ""), wait=(int, None))
+        resource, address, fd = await self.dialling.connect(
+            caller, p["host"], p["port"], _purpose(p["purpose"]), _wait(p["wait"])
+        )
+        return {"resource": resource, "address": address}, fd
 
     def whoami(self, caller: Caller | None) -> Params:
         """Return {session, agent, project, confined, assurance, state}; an empty session for who has none."""

@@ -54,6 +54,7 @@ honest bookkeeping, and ended with its process. One connection has one question 
     intend   {purpose, resources?: [str]} {}       why the next acts on these (none: all) are done; shown with their questions
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
+    connect  {host, port, purpose?, wait?} {resource, address} and a connected socket; outside sessions only
     denials  {limit?}                     [Entry]  of this session only
 
 Operations and resources are those of ``remit policy why``; a path is resolved to the object's own. ``wait`` is how long a person's answer

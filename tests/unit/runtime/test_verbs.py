@@ -29,7 +29,7 @@ roles = ["tool"]
 read = { allow = ["ROOT/project/**"], deny = ["ROOT/project/secret/**", "ROOT/project/link"], ask = ["ROOT/asked/**"] }
 write = { allow = ["ROOT/project/**"], deny = ["ROOT/project/secret/**", "ROOT/project/link"] }
 [role.tool.net]
-connect = { allow = ["ok.example:443"], deny = ["no.example"] }
+connect = { allow = ["ok.example:443", "127.0.0.1", "localhost", "here.example"], deny = ["no.example"] }
 """
 
 
@@ -334,6 +334,39 @@ def test_a_flood_of_questions_is_stopped(ready: Machine) -> None:
     assert codes
     assert set(codes) == {BUSY}
     assert len(ready.person().call("prompts")) <= 64
+
+
+def test_connect_gives_a_socket_to_what_is_allowed(ready: Machine) -> None:
+    remit = client(ready)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(4)
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "localhost"):
+            with remit.connect(host, port, purpose="p") as sock:
+                theirs, _ = listener.accept()
+                theirs.sendall(b"hello")
+                assert sock.recv(9) == b"hello"
+                theirs.close()
+        for host in ("no.example",):
+            with pytest.raises(Denied, match="policy denies"):
+                remit.connect(host, port)
+        with pytest.raises(Denied):
+            remit.connect("10.255.255.1", port, wait=0)
+    with pytest.raises(Denied, match="refused") as e:
+        remit.connect("127.0.0.1", port)
+    assert e.value.data["errno"] == "ECONNREFUSED"
+    for params in (
+        {"host": "", "port": 1},
+        {"host": "a b", "port": 1},
+        {"host": "a", "port": 0},
+        {"host": "a", "port": 1 << 16},
+    ):
+        with pytest.raises(RemitError) as wrong:
+            remit.call("connect", params)
+        assert wrong.value.code == INVALID_PARAMS
+    rows = ready.person().call("log", op="connect")
+    assert [r["outcome"] for r in rows] == ["ok", "ok", "refused", "expired", "ECONNREFUSED"]
 
 
 @pytest.mark.parametrize(
