@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -27,7 +27,17 @@ from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
 from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.keeping import MAX_ALWAYS
-from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
+from remit_daemon.broker.records import (
+    ALWAYS,
+    ONCE,
+    SESSION,
+    Before,
+    Grant,
+    Prompt,
+    Session,
+    Settled,
+    Stated,
+)
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
 from remit_daemon.broker.state import State, before_change
@@ -41,17 +51,21 @@ from remit_daemon.broker.states import (
     move_session,
 )
 from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
-from remit_daemon.wire.control import of_gateway
+from remit_daemon.wire.control import is_ahead, of_api, of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+from remit_daemon.wire.words import UNCONFINED
 from remit_policy import model, resources
 from remit_policy.match import PatternError
-from remit_policy.model import ALLOW, ASK, DENY
+from remit_policy.model import ALLOW, ASK, DENY, Decision
 
 __all__ = ["Broker", "Refused"]
 
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
+MAX_PURPOSE = 500  # characters of an agent's reason: what is longer is no reason but a wall of text
+STATED_LIFE = 120.0  # seconds that an agent's word on its next act is good for questions; its calls take that long at most
+MAX_STATED = 32  # such words of one session; the oldest are forgotten
 _ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
 
@@ -114,6 +128,20 @@ class Broker:
         """Return the wire Sessions, oldest first."""
         return [self._session_view(s) for s in self.state.sessions.values()]
 
+    def decide(self, session: str, ops: Sequence[str], path: str, argv: Sequence[str] = ()) -> Decision:
+        """Return the strictest decision of the policy in force, grants included, over ``ops``: as an ask would be taken.
+
+        Raises Refused for a session that is not running, or what is no operation or resource.
+        """
+        found = self._session(session)
+        if not found.live or session not in self.state.bases:
+            raise Refused(CONFLICT, f"session {session} is not running")
+        if not ops or any(op not in model.OPS for op in ops) or not path:
+            raise Refused(INVALID_PARAMS, "no known operation, or no resource")
+        if not all(resources.is_path(op, path) or resources.key(op, path) for op in ops):
+            raise Refused(INVALID_PARAMS, f"{', '.join(ops)}: no such resource; write it {_example(ops)}")
+        return self.judge.decision(self.state, session, ops, path, argv)
+
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
@@ -157,6 +185,8 @@ class Broker:
                 return consents.redeem(self.state, self.judge, event, now)
             case ev.ClientGone():
                 return self._client_gone(event.client)
+            case ev.Intent():
+                return self._intent(event, now)
             case ev.Cancel():
                 return self._cancel(event, now)
             case ev.Answer():
@@ -217,6 +247,8 @@ class Broker:
             s.sessions[new.id] = new
             out.append(ev.Store(new))
             note = f"ask={new.ask}" if new.ask != "prompt" else ""
+            if not new.confined:
+                note = f"{note} {new.assurance}, {UNCONFINED}".strip()
             if new.net_all:
                 note = (note + " network unmediated").strip()
             out.append(ev.Record(_entry(new, "session", outcome="started", note=note, argv=new.argv)))
@@ -228,7 +260,9 @@ class Broker:
 
     def _lost(self, ident: str, gateway: bool) -> list[ev.Command]:
         self.state.holds = {
-            k: v for k, v in self.state.holds.items() if k[0] != ident or of_gateway(k[1]) != gateway
+            k: v
+            for k, v in self.state.holds.items()
+            if k[0] != ident or of_api(k[1]) or of_gateway(k[1]) != gateway
         }
         return []
 
@@ -241,8 +275,10 @@ class Broker:
         s.holds = {k: v for k, v in s.holds.items() if k[0] != session.id}
         s.bases.pop(session.id, None)
         s.engines.pop(session.id, None)
+        s.stated.pop(session.id, None)
         out: list[ev.Command] = [ev.Store(session)]
-        status = "supervisor gone" if event.status is None else f"status {event.status}"
+        gone = "supervisor gone" if session.confined else "client gone"
+        status = gone if event.status is None else f"status {event.status}"
         out.append(ev.Record(_entry(session, "session", outcome="ended", note=status)))
         for prompt in self._open(session.id):
             out += self._miss(prompt)
@@ -303,6 +339,8 @@ class Broker:
             raise Refused(INVALID_PARAMS, "an ask without known operations or a path")
         if not all(resources.is_path(op, event.path) or resources.key(op, event.path) for op in event.ops):
             raise Refused(INVALID_PARAMS, "an ask about what is no resource")
+        if len(event.purpose) > MAX_PURPOSE:
+            raise Refused(INVALID_PARAMS, f"a purpose is at most {MAX_PURPOSE} characters")
         event = replace(event, ops=tuple(sorted(set(event.ops))))
         held = s.holds.get((session.id, event.seq))
         if held is not None:
@@ -352,7 +390,10 @@ class Broker:
                 return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
             prompt = self._new_prompt(session, event, argv, now)
         else:
-            prompt = replace(prompt, count=prompt.count + max(1, event.count))
+            purpose = prompt.purpose or self._purpose(
+                event, now
+            )  # the first stays: it is what a person read
+            prompt = replace(prompt, count=prompt.count + max(1, event.count), purpose=purpose)
         s.prompts[prompt.id] = prompt
         s.holds[session.id, event.seq] = prompt.id
         return [
@@ -380,7 +421,7 @@ class Broker:
                 continue
             verdict, message = p.answer.verdict, p.answer.message
             out: list[ev.Command] = []
-            if not p.pass_used:
+            if not p.pass_used and not is_ahead(event.seq):
                 p = replace(p, pass_used=True, pass_until=min(p.pass_until, now + RETRY_BURST))
                 s.prompts[p.id] = p
                 out.append(ev.Store(p))
@@ -405,6 +446,7 @@ class Broker:
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
             deadline=standing.deadline(s, now, PROMPT_LIFE), scopes=scopes,
             chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
+            purpose=self._purpose(event, now),
         )  # fmt: skip
         s.next_prompt += 1
         return prompt
@@ -427,6 +469,26 @@ class Broker:
             del s.grants[grant.id]
             out.append(ev.Drop("grant", grant.id))
         return _ordered(out)
+
+    def _intent(self, event: ev.Intent, now: float) -> list[ev.Command]:
+        s, session = self.state, self._session(event.session)
+        if not session.live:
+            raise Refused(CONFLICT, f"session {session.id} has ended")
+        if not 0 < len(event.purpose) <= MAX_PURPOSE:
+            raise Refused(INVALID_PARAMS, f"a purpose is 1 to {MAX_PURPOSE} characters")
+        said = Stated(event.resources, event.purpose, now + STATED_LIFE)
+        s.stated[session.id] = (*s.stated.get(session.id, ()), said)[-MAX_STATED:]
+        return []
+
+    def _purpose(self, event: ev.Ask, now: float) -> str:
+        """Return the agent's reason for this very act: what it says with it, else what it said last before it."""
+        if event.purpose:
+            return event.purpose
+        asked = {event.path, event.path2} - {""}
+        for said in reversed(self.state.stated.get(event.session, ())):
+            if said.until >= now and (not said.resources or asked.intersection(said.resources)):
+                return said.purpose
+        return ""
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -592,8 +654,9 @@ class Broker:
         holds = [k for k, v in s.holds.items() if v == prompt.id]
         prompt = replace(prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None)
         if settled.duration == ONCE and settled.by != "policy":
-            waits = RETRY_BURST if holds else RETRY_LIFE
-            prompt = replace(prompt, pass_until=settled.at + waits, pass_used=bool(holds))
+            used = any(not is_ahead(k[1]) for k in holds)
+            waits = RETRY_BURST if used else RETRY_LIFE
+            prompt = replace(prompt, pass_until=settled.at + waits, pass_used=used)
         s.prompts[prompt.id] = prompt
         s.looks.pop(prompt.id, None)
         out = [*out, ev.Store(prompt)]
@@ -800,7 +863,10 @@ class Broker:
             raise Refused(NOT_FOUND, f"no prompt {ident}") from None
 
     def _view(self, prompt: Prompt) -> dict[str, Any]:
-        return prompt_view(prompt, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)))
+        s = self.state
+        return prompt_view(
+            prompt, self._holding(prompt.id), bool(s.looks.get(prompt.id)), s.confined(prompt.session)
+        )
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))
@@ -814,6 +880,10 @@ def _same_place(old: Grant, new: Grant) -> bool:
 
 def _entry(session: Session, op: str, *, actor: str = "remit", **fields: Any) -> dict[str, Any]:
     return {"actor": actor, "agent": session.agent, "session": session.id, "op": op, **fields}
+
+
+def _example(ops: Sequence[str]) -> str:
+    return resources.EXAMPLES.get(ops[0], "as an absolute path")
 
 
 def _asked(seq: int, prompt: str) -> dict[str, Any]:

@@ -85,6 +85,20 @@ class Judge:
             found = max(found, verdict)
         return found
 
+    def decision(
+        self, state: State, session: str, ops: Sequence[str], path: str, argv: Sequence[str]
+    ) -> Decision:
+        """Return the strictest decision over all ``ops``, with ``verdict``'s word on rules that have a rate or a window."""
+        whole, _ = self._deciders(state, session)
+        found: Decision | None = None
+        for op in ops:
+            (one,) = self._decisions(whole, (op,), path, "", argv)
+            verdict = self.verdict(state, session, (op,), path, "", argv)
+            if found is None or verdict > found.verdict:
+                found = Decision(verdict, one.rule)
+        assert found is not None
+        return found
+
     def admins_only(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> bool:

@@ -19,7 +19,10 @@ PROCESS = "process:"  # before the identity of a client that is a process
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again."""
+    """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again.
+
+    A program that merely came to us has one too: ``pid`` and ``identity`` are then its own, and there is no ``tag``.
+    """
 
     id: str
     agent: str
@@ -41,6 +44,11 @@ class Session:
     @property
     def live(self) -> bool:
         return self.state is not SessionState.ENDED
+
+    @property
+    def confined(self) -> bool:
+        """Whether remit started it and holds it: what others are told is bookkeeping, not a boundary."""
+        return self.tag != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,8 @@ class Consent:
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
     holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
-    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none."""
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none. ``purpose``
+    is the agent's claim, the first that it made."""
 
     id: str
     session: str
@@ -141,10 +150,20 @@ class Prompt:
     kind: str = ""
     before: Before = Before()
     consent: Consent | None = None
+    purpose: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
         return (self.path, self.path2) if self.path2 else (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """An agent's word on what it is about to do (``resources``; none: anything), good for questions ``until`` then."""
+
+    resources: tuple[str, ...]
+    purpose: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,13 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
         "net_all": session.net_all,
         "waiting": waiting,
         "assurance": session.assurance,
+        "confined": session.confined,
         "enforced": list(session.enforced),
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+def prompt_view(prompt: Prompt, holding: int, looking: bool, confined: bool) -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``confined`` its session's."""
     answer, about = prompt.answer, prompt.consent
     if about is not None and prompt.state is PromptState.OPEN:
         holding = len(about.requests)
@@ -80,6 +81,8 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
         "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
         if prompt.consent
         else [],
+        "purpose": prompt.purpose,
+        "confined": confined,
     }
 
 

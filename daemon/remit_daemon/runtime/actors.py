@@ -38,6 +38,7 @@ async def describe(daemon: Daemon, pid: int) -> dict[str, str]:
     if session is not None:
         return found | {
             "actor": "agent", "agent": session.agent, "session": session.id, "assurance": session.assurance,
+            "note": "" if session.confined else UNCONFINED,
         }  # fmt: skip
     one = daemon.registry.adopted_above(pid)
     if one is None:

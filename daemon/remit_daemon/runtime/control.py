@@ -28,6 +28,7 @@ from remit_daemon.wire.control import (
     SUPERVISOR_FIRST,
     SUPERVISOR_THEN,
     VERSION,
+    of_api,
     of_gateway,
 )
 from remit_daemon.wire.frames import FrameError, Reader, encode
@@ -253,7 +254,8 @@ class Control:
 
     def _frame(self, frame: dict[str, Any]) -> None:
         daemon, session = self._daemon, self._session
-        if "seq" in frame and of_gateway(frame["seq"]) != bool(self._above):
+        seq = frame.get("seq", 0)
+        if "seq" in frame and (of_api(seq) or of_gateway(seq) != bool(self._above)):
             raise Malformed(f"{frame['type']}: seq {frame['seq']} is not one of this side's")
         match frame["type"]:
             case "ask":

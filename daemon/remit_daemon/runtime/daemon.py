@@ -24,14 +24,17 @@ from remit_daemon.peers import mark, senders
 from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
 from remit_daemon.runtime import report
+from remit_daemon.runtime.asks import Asks
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.clients import Clients
 from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
-from remit_daemon.wire.control import of_gateway
+from remit_daemon.runtime.verbs import Verbs
+from remit_daemon.wire.control import of_api, of_gateway
 from remit_daemon.wire.paths import Paths
 from remit_policy.engine import Engine
 
@@ -79,6 +82,9 @@ class Daemon:
         self.attestor = Attestor()
         self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
+        self.asks = Asks(self)
+        self.clients = Clients(self)
+        self.verbs = Verbs(self)
         self.bus = BusService(self)
         self.registry = Registry(self)
         self.contents = Contents(self)
@@ -104,12 +110,12 @@ class Daemon:
 
         A session's connects are made by its supervisor, on the agent's socket, and the kernel names who connected.
         """
-        made = next((s for s in self.live() if s.pid == pid), None)
+        made = next((s for s in self.live() if s.confined and s.pid == pid), None)
         return made or self.by_tag(session_tag(pid))
 
     def supervisors(self) -> set[int]:
         """Return the pids of running supervisors."""
-        return {s.pid for s in self.live()}
+        return {s.pid for s in self.live() if s.confined}
 
     def journals(self, session: str) -> list[str]:
         """Return where the session's supervisor, and each gateway that it has had, write their journals."""
@@ -124,9 +130,9 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited.
+        """Look after the sessions of an earlier run: those whose supervisor, or client, is gone are ended, the rest awaited.
 
-        Programs outside sessions are not awaited: what binds their tokens to them went with the earlier run.
+        What programs outside sessions have tokens by is not taken up: what binds these to them went with the earlier run.
         """
         state = self.broker.state
         clients = {g.client for g in state.grants.values()}
@@ -137,7 +143,7 @@ class Daemon:
         for session in self.live():
             pidfd = hold(session.pid, session.identity)
             if pidfd is None:
-                log.info("session %s: its supervisor is gone", session.id)
+                log.info("session %s: process %d is gone", session.id, session.pid)
                 self.finish(session.id, None)
                 continue
             try:
@@ -147,7 +153,7 @@ class Daemon:
             self.guard(session.id, pidfd)
 
     def guard(self, session: str, pidfd: int) -> None:
-        """Watch a supervisor by ``pidfd`` (taken over): when it ends without a word, so does its session."""
+        """Watch a supervisor, or client, by ``pidfd`` (taken over): when it ends without a word, so does its session."""
         old = self._pidfds.pop(session, None)
         loop = asyncio.get_running_loop()
         if old is not None:
@@ -157,7 +163,7 @@ class Daemon:
         loop.add_reader(pidfd, self._died, session)
 
     def _died(self, session: str) -> None:
-        log.info("session %s: its supervisor ended", session)
+        log.info("session %s: its process ended", session)
         self.finish(session, None)
 
     def _unguard(self, session: str) -> None:
@@ -170,6 +176,10 @@ class Daemon:
         """Tell whether the supervisor of ``session`` is known to run."""
         pidfd = self._pidfds.get(session)
         return pidfd is not None and alive(pidfd)
+
+    def held(self, session: str) -> int:
+        """Return the pidfd by which the process of ``session`` is watched, lent, -1 when it is not."""
+        return self._pidfds.get(session, -1)
 
     def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
         """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded.
@@ -189,6 +199,7 @@ class Daemon:
             return  # it ended while the tree was killed
         self.ingest(ident)
         self.attempt(ev.Ended(ident, status))
+        self.asks.end(ident)
         self.tokens.end_session(session)
         for path in self.journals(ident):
             try:
@@ -286,6 +297,9 @@ class Daemon:
 
     def _send(self, session: str, frame: dict[str, Any]) -> None:
         kind = frame["type"]
+        if of_api(frame.get("seq", 0)):
+            self.asks.frame(session, frame)
+            return
         asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
         for table in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
             sender = table.get(session)
@@ -299,6 +313,9 @@ class Daemon:
             watcher(method, params)
 
     async def _end_tree(self, session: str, tag: int) -> None:
+        if not tag:
+            self.finish(session, None)  # a client's: its process is not ours to end
+            return
         if session in self.connections:
             await asyncio.sleep(STOP_PATIENCE)
         found = self.broker.state.sessions.get(session)

@@ -16,7 +16,7 @@ remitd, in answer
              terminal, may be "")
     refused  error (text), code (exit status)
 
-supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more; it never says ``end``)
+supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more, below FIRST_OF_API; it never says ``end``)
     ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
              count (how often this very hold was joined)
     cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
@@ -36,7 +36,11 @@ from __future__ import annotations
 
 VERSION = 1
 
-FIRST_OF_GATEWAY = 1 << 40  # what a session's gateway asks never meets what its supervisor asks
+# What one side of a session asks never meets what another asks: its supervisor below all of these, then its gateway, then
+# remitd, on behalf of a program that came to agent.sock or the bus.
+FIRST_OF_GATEWAY = 1 << 40
+FIRST_OF_API = 1 << 41
+FIRST_AHEAD = 1 << 42  # of those remitd's: asked before the act, whose own ask is still to come
 
 SUPERVISOR_FIRST = ("hello",)
 GATEWAY_FIRST = ("gateway",)
@@ -48,4 +52,14 @@ DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended"
 
 def of_gateway(seq: int) -> bool:
     """Say whether the ask ``seq`` is a gateway's."""
-    return seq >= FIRST_OF_GATEWAY
+    return FIRST_OF_GATEWAY <= seq < FIRST_OF_API
+
+
+def of_api(seq: int) -> bool:
+    """Say whether the ask ``seq`` is remitd's own."""
+    return seq >= FIRST_OF_API
+
+
+def is_ahead(seq: int) -> bool:
+    """Say whether the ask ``seq`` comes before its act: an answer to it is not used up by it."""
+    return seq >= FIRST_AHEAD
