@@ -280,8 +280,8 @@ def test_a_key_behind_one_that_leaves_the_prompt_does_not_answer(
             await d.shows("p1")
             await d.quiet()
             burst(d, first, second)
-            await d.until(lambda: not d.app.state.focus, "left")
-            await d.pilot.pause(0.1)
+            await d.until(lambda: not d.app.state.armed, "disarmed")
+            await d.pilot.pause(0.3)
             assert not d.server.answers()
             assert not d.app.state.armed
 
