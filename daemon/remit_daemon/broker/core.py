@@ -125,8 +125,9 @@ class Broker:
         duration = self._duration(answer.duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         ops, patterns, tokens = meaning(prompt, scope)
+        whom = self._whom(prompt, answer.verdict, duration)
         return {
-            "rule": describe(answer.verdict, ops, patterns, prompt.agent, duration, tokens),
+            "rule": describe(answer.verdict, ops, patterns, whom, duration, tokens),
             "scope": scope,
         }
 
@@ -187,6 +188,8 @@ class Broker:
         known = s.sessions.get(new.id)
         if known is not None and not known.live:
             raise Refused(CONFLICT, f"session {new.id} has ended")
+        if new.parent and (not self._session(new.parent).live or new.parent not in s.bases):
+            raise Refused(CONFLICT, f"session {new.parent} is not running")
         s.bases[new.id] = event.base
         s.engines.pop(new.id, None)
         self._lost(new.id, False)
@@ -197,6 +200,8 @@ class Broker:
             note = f"ask={new.ask}" if new.ask != "prompt" else ""
             if new.net_all:
                 note = (note + " network unmediated").strip()
+            if new.parent:
+                note = f"{note} delegated by {new.parent}".strip()
             out.append(ev.Record(_entry(new, "session", outcome="started", note=note, argv=new.argv)))
         else:
             if known.state is SessionState.PAUSED:
@@ -212,6 +217,10 @@ class Broker:
 
     def _ended(self, event: ev.Ended, now: float) -> list[ev.Command]:
         s, session = self.state, self._session(event.session)
+        below: list[ev.Command] = []
+        for sub in s.below(session.id):
+            if s.sessions[sub].live:  # not ended with the one above it
+                below += self._ended(ev.Ended(sub, None), now)
         session = replace(
             session, state=move_session(session.state, SessionMove.END), ended=now, status=event.status
         )
@@ -219,8 +228,10 @@ class Broker:
         s.holds = {k: v for k, v in s.holds.items() if k[0] != session.id}
         s.bases.pop(session.id, None)
         s.engines.pop(session.id, None)
-        out: list[ev.Command] = [ev.Store(session)]
+        out: list[ev.Command] = [*below, ev.Store(session)]
         status = "supervisor gone" if event.status is None else f"status {event.status}"
+        if session.parent and event.status is None:
+            status = "its first program ended"
         out.append(ev.Record(_entry(session, "session", outcome="ended", note=status)))
         for prompt in self._open(session.id):
             out += self._miss(prompt)
@@ -245,6 +256,12 @@ class Broker:
         out.append(ev.Send(session.id, {"type": event.action}))
         if event.action == "stop":
             out.append(ev.EndTree(session.id, session.tag))
+            if (
+                session.parent
+            ):  # a session's own mark is on all of its tree, a sub-session's on its own part
+                out += [
+                    ev.EndTree(sub, self.state.sessions[sub].tag) for sub in self.state.below(session.id)
+                ]
         out += [ev.Notify("session", self._session_view(session)), ev.Reply()]
         return out
 
@@ -260,6 +277,7 @@ class Broker:
         for ident in changed:
             s.bases[ident] = event.bases[ident]
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
+        changed = self._with_subs(changed)
         out = self._push(changed)
         for prompt in [p for ident in changed for p in self._open(ident)]:
             verdict = self._judge(prompt)
@@ -350,7 +368,7 @@ class Broker:
 
     def _new_prompt(self, session: Session, event: ev.Ask, argv: tuple[str, ...], now: float) -> Prompt:
         s = self.state
-        rules = s.bases[session.id].rules
+        rules = [rule for one in s.chain(session.id) for rule in s.bases[one].rules]
         if argv:
             scopes = exec_offers(event.path, argv)
         else:
@@ -404,7 +422,9 @@ class Broker:
                 raise Refused(CONFLICT, "only an administrator may allow this")
             if self._judge(prompt) == DENY:
                 raise Refused(CONFLICT, "the policy denies this")
-        rule = describe(event.verdict, ops, patterns, prompt.agent, duration, tokens)
+        rule = describe(
+            event.verdict, ops, patterns, self._whom(prompt, event.verdict, duration), duration, tokens
+        )
         settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
@@ -423,13 +443,19 @@ class Broker:
                     out = self._settle(other, replace(settled, by=prompt.id), out)
                     done.append(other.id)
         else:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, tokens, now)
-            s.grants[grant.id] = grant
-            for old in [g for g in s.grants.values() if g.id != grant.id and _same_place(g, grant)]:
-                del s.grants[old.id]
-                out.append(ev.Drop("grant", old.id))
-            affected = self._affected([grant])
-            out += [ev.Store(grant), *self._push(affected)]
+            made = [
+                self._new_grant(prompt, whom, event.verdict, duration, ops, patterns, tokens, now)
+                for whom in self._grantees(prompt, event.verdict)
+            ]
+            grant = made[0]
+            for fresh in made:
+                s.grants[fresh.id] = fresh
+                for old in [g for g in s.grants.values() if g.id != fresh.id and _same_place(g, fresh)]:
+                    del s.grants[old.id]
+                    out.append(ev.Drop("grant", old.id))
+                out.append(ev.Store(fresh))
+            affected = self._affected(made)
+            out += self._push(affected)
             if event.verdict == "allow" and session.id in s.bases and self._judge(prompt) != ALLOW:
                 raise Refused(CONFLICT, "the policy would go on asking: this scope does not settle it")
             out = self._settle(prompt, settled, out)
@@ -442,8 +468,27 @@ class Broker:
         out.append(ev.Reply({"rule": rule, "grant": grant.id if grant else None, "settled": done}))
         return _ordered(out)
 
+    def _grantees(self, prompt: Prompt, verdict: str) -> list[Session]:
+        """Return whose grant an answer for longer becomes, its own session's first: for a sub-session also of each one above
+        that asks here itself, since a sub-session may do only what those may. Who is allowed already needs none."""
+        s, session = self.state, self._session(prompt.session)
+        if verdict != "allow" or not session.parent:
+            return [session]
+        argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
+        asking = [
+            self._session(one)
+            for one in s.chain(session.id)
+            if self.judge.own_verdict(s, one, prompt.ops, prompt.path, prompt.path2, argv) == ASK
+        ]
+        return asking or [session]
+
+    def _whom(self, prompt: Prompt, verdict: str, duration: str) -> str:
+        if duration == ONCE:
+            return prompt.agent
+        return " and ".join(session.agent for session in self._grantees(prompt, verdict))
+
     def _new_grant(
-        self, prompt: Prompt, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
+        self, prompt: Prompt, whom: Session, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
         tokens: tuple[str, ...] | None, now: float,
     ) -> Grant:  # fmt: skip
         s = self.state
@@ -451,7 +496,7 @@ class Broker:
         if duration != SESSION:
             expires = now + (MAX_ALWAYS if duration == ALWAYS else min(float(duration), MAX_ALWAYS))
         grant = Grant(
-            id=f"g{s.next_grant}", agent=prompt.agent, session=prompt.session if duration == SESSION else "",
+            id=f"g{s.next_grant}", agent=whom.agent, session=whom.id if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
             argv=tokens, prompt=prompt.id,
         )  # fmt: skip
@@ -601,13 +646,20 @@ class Broker:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _affected(self, grants: list[Grant]) -> set[str]:
-        return {
-            s.id
-            for s in self.state.sessions.values()
-            if s.live and s.id in self.state.bases
-            for g in grants
-            if (g.session == s.id if g.session else g.agent == s.agent)
-        }
+        return self._with_subs(
+            {
+                s.id
+                for s in self.state.sessions.values()
+                if s.live and s.id in self.state.bases
+                for g in grants
+                if (g.session == s.id if g.session else g.agent == s.agent)
+            }
+        )
+
+    def _with_subs(self, sessions: set[str]) -> set[str]:
+        """Return ``sessions`` and all that were delegated from them: what those may do follows from what these may."""
+        below = {sub for ident in sessions for sub in self.state.below(ident)}
+        return sessions | {sub for sub in below if sub in self.state.bases}
 
     def _push(self, sessions: set[str]) -> list[ev.Command]:
         s = self.state
@@ -646,7 +698,9 @@ class Broker:
             raise Refused(NOT_FOUND, f"no prompt {ident}") from None
 
     def _view(self, prompt: Prompt) -> dict[str, Any]:
-        return prompt_view(prompt, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)))
+        open_ = prompt.state is PromptState.OPEN and prompt.session in self.state.sessions
+        whom = self._whom(prompt, "allow", ALWAYS) if open_ else prompt.agent
+        return prompt_view(prompt, whom, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)))
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))

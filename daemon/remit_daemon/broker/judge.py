@@ -1,5 +1,7 @@
 """The policy's word on a question, grants included.
 
+Of a sub-session every session above it is asked as well, each by its own policy and grants, and the strictest word holds.
+
 A rule with a rate or a time window says "allow" here although the enforcement point, which counts, came to ask: then
 only a grant counts.
 """
@@ -25,9 +27,11 @@ class Judge:
         self._engine = engine
 
     def compose(self, state: State, session: str) -> Snapshot:
-        """Return the snapshot of ``session`` with the rules of its grants."""
+        """Return the snapshot of ``session`` with the rules of its grants, within those of the sessions above it."""
         base = state.bases[session]
-        return base.with_rules(base.rules + self._granted(state, session))
+        whole = base.with_rules(base.rules + self._granted(state, session))
+        above = state.sessions[session].parent
+        return whole.inside(self.compose(state, above)) if above else whole
 
     def _granted(self, state: State, session: str) -> tuple[Rule, ...]:
         rules = state.bases[session].rules
@@ -45,7 +49,7 @@ class Judge:
             base = state.bases[session]
             alone = base.with_rules(self._granted(state, session))
             found = state.engines[session] = (
-                self._engine(self.compose(state, session)),
+                self._engine(base.with_rules(base.rules + self._granted(state, session))),
                 self._engine(alone),
             )
         return found
@@ -64,7 +68,13 @@ class Judge:
     def verdict(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> int:
-        """Return ALLOW, ASK or DENY: the strictest over all ``ops`` and both paths. Unknown policy: ASK."""
+        """Return ALLOW, ASK or DENY: the strictest over all ``ops``, both paths and the chain. Unknown policy: ASK."""
+        return max(self.own_verdict(state, one, ops, path, path2, argv) for one in state.chain(session))
+
+    def own_verdict(
+        self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
+    ) -> int:
+        """Return what ``session`` by itself would get, whoever is above it."""
         if session not in state.bases:
             return ASK
         whole, grants = self._deciders(state, session)
@@ -84,22 +94,22 @@ class Judge:
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> bool:
         """Tell whether an administrator's final ask stands behind this question: no user may allow it."""
-        whole, _ = self._deciders(state, session)
         return any(
             d.verdict == ASK and d.rule is not None and d.rule.layer == ADMIN and d.rule.final
-            for d in self._decisions(whole, ops, path, path2, argv)
+            for one in state.chain(session)
+            for d in self._decisions(self._deciders(state, one)[0], ops, path, path2, argv)
         )
 
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
     ) -> list[Rule]:
-        """Return every rule that matches this access."""
-        whole, _ = self._deciders(state, session)
+        """Return every rule that matches this access, those of the sessions above included."""
         return [
             rule
+            for one in state.chain(session)
             for op in ops
             for p in ((path, path2) if path2 else (path,))
-            for rule in whole.explain(op, p).matches
+            for rule in self._deciders(state, one)[0].explain(op, p).matches
         ]
 
     def covers(

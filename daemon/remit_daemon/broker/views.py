@@ -15,6 +15,7 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     return {
         "id": session.id,
         "agent": session.agent,
+        "parent": session.parent or None,
         "pid": session.pid,
         "project": session.project,
         "argv": list(session.argv),
@@ -30,13 +31,13 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+def prompt_view(prompt: Prompt, whom: str, holding: int, looking: bool) -> dict[str, Any]:
+    """Return the wire Prompt; ``whom`` a rule for longer would be for, ``holding`` the number of operations that wait for it now."""
     answer = prompt.answer
     scopes = []
     for scope in prompt.scopes:
         ops, patterns, tokens = meaning(prompt, scope.pattern)
-        rule = describe("allow", ops, patterns, prompt.agent, "always", tokens)
+        rule = describe("allow", ops, patterns, whom, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
     return {
         "id": prompt.id,

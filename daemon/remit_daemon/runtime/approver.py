@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.records import Prompt
+from remit_daemon.broker.records import OF, Prompt
 from remit_daemon.broker.states import PromptState
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer
@@ -201,7 +201,8 @@ def _fits(entry: Params, wanted: Filter) -> bool:
     """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
     for name in ("actor", "agent", "session", "op", "outcome"):
         value = getattr(wanted, name)
-        if value and entry[name] != value:
+        chain = name == "agent" and value and entry[name].startswith(value + OF)
+        if value and entry[name] != value and not chain:
             return False
     if wanted.path:
         top = wanted.path.rstrip("/")
@@ -236,7 +237,9 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
     def whoami(params: Params) -> Params:
         want(params)
         found = daemon.broker.state.sessions[session]
-        return {"session": found.id, "agent": found.agent, "project": found.project}
+        return {
+            "session": found.id, "agent": found.agent, "project": found.project, "parent": found.parent or None,
+        }  # fmt: skip
 
     def denials(params: Params) -> list[Params]:
         p = want(params, limit=(int, 100))
@@ -244,5 +247,10 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
         found = daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
         return explained(found, daemon.broker.state.prompts.values())
 
-    tokens = daemon.tokens.of_session(daemon.broker.state.sessions[session])
-    return {"whoami": whoami, "denials": denials, **tokens}
+    known = daemon.broker.state.sessions[session]
+    return {
+        "whoami": whoami,
+        "denials": denials,
+        "delegate": lambda p: daemon.delegations.delegate(known, p),
+        **daemon.tokens.of_session(known),
+    }

@@ -101,12 +101,13 @@ async def _serve_approver(
 
 async def _serve_agent(daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        peer = peer_of(writer.get_extra_info("socket"))
+        sock = writer.get_extra_info("socket")
+        peer = peer_of(sock)
     except PeerError as e:
         log.warning("agent: refused: %s", e)
         return
     try:
-        session = daemon.by_peer(peer.pid)
+        session = daemon.by_peer(peer.pid, sock.getpeername())
         if session is None:
             await _say_refused(reader, writer, "this socket is for programs inside a session")
             return

@@ -48,13 +48,13 @@ class Tokens:
 
     def of_session(self, session: Session) -> dict[str, Method]:
         """Return the methods of agent.sock for a program inside ``session``."""
-        me = session.identity
+        me = session.presenter
 
         def request(params: Params) -> Params:
             p = want(
                 params, scope=(str, SESSION_SCOPE), authorization_details=(list, []), audience=(str, "")
             )
-            return self._issue(session.agent, me, session.id, p, session=session.id)
+            return self._issue(session.chain, me, session.id, p, session=session.id)
 
         def exchange(params: Params) -> Params:
             p = want(
@@ -91,11 +91,18 @@ class Tokens:
     # -- methods -----------------------------------------------------------------------------------
 
     def _issue(
-        self, agent: str, bound: str, grant_id: str, p: Params, *, session: str = "", actor: str = "agent"
+        self,
+        actors: tuple[str, ...],
+        bound: str,
+        grant_id: str,
+        p: Params,
+        *,
+        session: str = "",
+        actor: str = "agent",
     ) -> Params:
         try:
             token, text = self.issuer.issue(
-                subject=self._subject, agent=agent, bound=bound, grant_id=grant_id, scope=p["scope"],
+                subject=self._subject, agent=actors[0], behalf=actors[1:], bound=bound, grant_id=grant_id, scope=p["scope"],
                 details=rar.read(p["authorization_details"]), audience=p["audience"],
             )  # fmt: skip
         except rar.BadDetails as e:
@@ -156,7 +163,7 @@ class Tokens:
             raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
         try:
             bound = identify(p["pid"], pidfd)[1]
-            given = self._issue(p["agent"], bound, f"person:{secrets.token_hex(4)}", p, actor="human")
+            given = self._issue((p["agent"],), bound, f"person:{secrets.token_hex(4)}", p, actor="human")
         except PeerError as e:
             os.close(pidfd)
             raise Problem(NOT_FOUND, str(e)) from None

@@ -101,10 +101,12 @@ class Issuer:
         audience: str = "",
         sensitive: bool = False,
         life: int = LIFE,
+        behalf: tuple[str, ...] = (),
     ) -> tuple[Token, str]:
         """Return a token for a grant that a person or the policy gave, and its text. Raises TokenError.
 
-        ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them.
+        ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them. ``behalf`` are
+        the agents that ``agent`` acts for, nearest first: each counts as an exchange does.
         """
         scopes, asked = self._wanted(scope, tuple(details))
         refused = sorted(s for s in scopes if SCOPES[s].sensitive and not sensitive)
@@ -114,8 +116,8 @@ class Issuer:
             raise TokenError("invalid_request", "a token needs an agent and a process")
         now = int(self._clock())
         token = Token(
-            self._name(), subject, (agent,), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
-            grant_id, self._name(),
+            self._name(), subject, (agent, *behalf), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
+            grant_id, self._name(), depth=len(behalf),
         )  # fmt: skip
         return token, self._sign(token)
 

@@ -30,13 +30,17 @@
 
 ``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
 
-    whoami                                {session, agent, project}
+    whoami                                {session, agent, project, parent: id|null}
+    delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
+                                          policy file's text) within all that this session may. It begins when a process of this session
+                                          connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
+                                          is then in it for good, and ends it by ending. ``env`` is for what it executes
     denials  {limit?}                     [Entry]  of this session only
     token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes
     token.exchange {subject_token, agent, scope?, authorization_details?}   Given   narrower, for a sub-agent (RFC 8693)
     token.introspect, token.revoke {token}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
-Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
+Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, enforced: [str]}
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
@@ -44,6 +48,7 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 Times are seconds since the epoch (float); ids are text.
 """
 
