@@ -69,7 +69,7 @@ class Narrowed(Engine):
         return _alike(self.own.uniform(op, root), self.above.uniform(op, root))
 
     def below(self, op: str, root: str) -> int:
-        """As Engine.below"""
+        """As Engine.below, counted limits aside"""
         return max(self.own.below(op, root), self.above.below(op, root))
 
     def residual(self, path: str) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from system.harness import PYTHON, Arena
+from system.harness import Arena
 
 NARROW = """version = 1
 [agent.probe-helper]
@@ -75,7 +74,9 @@ def test_a_sub_session_is_narrower_and_named(arena: Arena) -> None:
     helper = quoted(
         inner(arena, "/bin/sh", "-c", "cat notes.txt; echo new > src/main.c; echo other > other.txt; id -u")
     )
-    code, out, err = boss(arena, f"{helper}; echo status $?; cat notes.txt other.txt; echo mine > src/main.c")
+    code, out, err = boss(
+        arena, f"{helper}; echo status $?; cat notes.txt other.txt; echo mine > src/main.c"
+    )
     assert code == 0, err
     assert f"{os.stat(arena.project).st_uid}\nstatus 0\n" in out, out + err
     assert out.count("int main") == 1, "the boss alone reads it"

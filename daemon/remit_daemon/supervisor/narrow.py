@@ -42,18 +42,19 @@ class Narrow(Authority):
         self._both = Narrowed(own, self._above.engine)
 
     def decide(self, op: str, path: str, given: str | None = None) -> Decision:
-        """As Authority.decide"""
-        own = self._own
-        same = given is None or given == path
-        mine = self._conditioned(
-            own.decide(op, path) if same else own.decide_given(op, path, given or path)
-        )
-        return mine if mine.verdict == model.DENY else _stricter(mine, self._above.decide(op, path, given))
+        """As Authority.decide. The one above counts a use only where this one allows it."""
+        own, other = self._own, given if given is not None else path
+        mine = self._conditioned(own.decide_given(op, path, other))
+        if mine.verdict == model.ALLOW:
+            return _stricter(mine, self._above.decide(op, path, given))
+        return _stricter(mine, self._above.engine.decide_given(op, path, other))
 
     def decide_exec(self, exe: str, argv: list[str]) -> Decision:
         """As Authority.decide_exec"""
         mine = self._conditioned(self._own.decide_exec(exe, argv))
-        return mine if mine.verdict == model.DENY else _stricter(mine, self._above.decide_exec(exe, argv))
+        if mine.verdict == model.ALLOW:
+            return _stricter(mine, self._above.decide_exec(exe, argv))
+        return _stricter(mine, self._above.engine.decide_exec(exe, argv))
 
     def has_secret(self, port: int) -> bool:
         """As Authority.has_secret: what the session above must not listen at, this one must not either"""
