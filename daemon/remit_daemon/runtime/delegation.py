@@ -107,6 +107,8 @@ class Delegations:
             )  # fmt: skip
             async with asyncio.timeout(MADE_WITHIN):
                 env = await waiting
+            if not daemon.broker.state.sessions[ident].live:
+                raise Problem(CONFLICT, "the session that delegates has ended")
         except TimeoutError:
             daemon.tell(ident, {"type": "stop"})
             daemon.finish(ident, None)
@@ -116,6 +118,9 @@ class Delegations:
             raise
         finally:
             del self._waiting[ident]
+        now, revision = daemon.broker.snapshot(ident)
+        if now != text:  # pushed while there was nobody yet to take it
+            daemon.tell(ident, {"type": "snapshot", "snapshot": now, "revision": revision})
         return {"session": ident, "agent": fresh.agent, "ticket": ticket, "env": env}
 
     def made(self, sub: str, error: str, env: list[str]) -> None:
