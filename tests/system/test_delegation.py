@@ -200,11 +200,47 @@ def sleepers(seconds: str) -> list[int]:
 
 def test_what_it_leaves_running_ends_with_its_first_program(arena: Arena) -> None:
     helper = quoted(inner(arena, "/bin/sh", "-c", "(setsid sleep 74 &) ; (setsid sleep 74 &) ; sleep 0.1"))
-    code, out, err = boss(
-        arena, f"{helper}; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.3; pgrep -x sleep >&2; done; echo done"
-    )
-    assert (code, out) == (0, "done\n"), err
+    gone = "i=0; while pgrep -xf 'sleep 74' >/dev/null; do sleep 0.1; i=$((i+1)); test $i -lt 99 || exit 9; done"
+    code, out, err = boss(arena, f"{helper}; {gone}; echo gone")
+    assert (code, out) == (0, "gone\n"), err
     assert not sleepers("74")
+
+
+def test_a_paused_sub_session_stands_still_alone(arena: Arena) -> None:
+    beat = "i=0; while test ! -e stop; do echo x >> other.txt; sleep 0.02; done; echo over"
+    helper = quoted(inner(arena, "/bin/sh", "-c", beat))
+    running = arena.popen(
+        arena.remit_run("/bin/sh", "-c", f"{helper} & {beat.replace('other', 'mine')}; wait"),
+        stdout=subprocess.PIPE,
+    )
+    (sub,) = wait_for(lambda: live(arena, "probe-helper of probe"))
+    own, above = Path(arena.project + "/other.txt"), Path(arena.project + "/mine.txt")
+    wait_for(lambda: own.exists() and above.exists())
+    assert arena.communicate(arena.remit("pause", sub["id"]))[0] == 0
+    wait_for(lambda: states(sub["id"]) == {"T"})
+    size, size_above = own.stat().st_size, above.stat().st_size
+    wait_for(lambda: above.stat().st_size > size_above + 20)
+    assert own.stat().st_size == size
+    assert arena.communicate(arena.remit("resume", sub["id"]))[0] == 0
+    wait_for(lambda: own.stat().st_size > size)
+    Path(arena.project + "/stop").touch()
+    out, _ = running.communicate(timeout=20)
+    assert out == b"over\nover\n"
+
+
+def states(session: str) -> set[str]:
+    """The states of the processes whose environment names ``session``."""
+    found = set()
+    for name in os.listdir("/proc"):
+        try:
+            if (
+                name.isdigit()
+                and f"REMIT_SESSION={session}\0".encode() in Path(f"/proc/{name}/environ").read_bytes()
+            ):
+                found.add(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:
+            pass
+    return found
 
 
 def test_remitd_killed_and_back_the_same_sub_session_goes_on(arena: Arena) -> None:

@@ -111,7 +111,12 @@ async def _serve_agent(daemon: Daemon, reader: asyncio.StreamReader, writer: asy
         if session is None:
             await _say_refused(reader, writer, "this socket is for programs inside a session")
             return
-        await Lines(reader, writer, agent_methods(daemon, session.id), peer.alive).serve()
+        ident = session.id
+
+        def goes_on() -> bool:
+            return peer.alive() and daemon.broker.state.sessions[ident].live
+
+        await Lines(reader, writer, agent_methods(daemon, ident), goes_on).serve()
     finally:
         peer.close()
 
