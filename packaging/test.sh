@@ -12,7 +12,7 @@ tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LIMIT=780 # seconds for pytest: all is to be over within 15 minutes, set-up included
 
 # command → Debian package that brings it
-needed=(git:git gcc:gcc make:make tmux:tmux dbus-daemon:dbus-daemon node:nodejs npm:npm)
+needed=(git:git gcc:gcc make:make tmux:tmux dbus-daemon:dbus-daemon node:nodejs npm:npm xdg-dbus-proxy:xdg-dbus-proxy)
 
 # packages_for_root: install what is missing, and say what could not be.
 packages_for_root() {

@@ -348,8 +348,15 @@ class Agent(_Strict):
     env: dict[Variable, Text] = Field(
         default={}, description="variables set for it, whatever the person's environment says"
     )
+    on_change: Literal["keep", "ask"] | None = Field(
+        default=None,
+        description="when its program is new under its name: keep what was granted it (and say so), or ask whether to",
+    )
     arguments: list[Text] = Field(
         default=[], description="put before the person's own arguments, where its program itself is started"
+    )
+    trailers: bool = Field(
+        default=True, description="whether its git commits get trailers that name it and its session"
     )
 
 

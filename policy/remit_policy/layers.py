@@ -31,6 +31,7 @@ from remit_policy.rules import (
     secrets_of,
     sensitive_rules,
     started_with,
+    with_trailers,
 )
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
@@ -167,6 +168,7 @@ class PolicySet:
             secrets=tuple(secrets),
             arguments=arguments,
             env=env,
+            trailers=with_trailers(sources, agent_name, exe, sha256, values),
         )
 
 

@@ -154,13 +154,24 @@ class Snapshot:
     ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
-    program is started with beside what the person gave it. ``within`` is the snapshot of the session that delegated, where one did: what
-    this one allows must be allowed by it too (``narrowed.engine_of``).
+    program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
+    ``within`` is the snapshot of the session that delegated, where one did: what this one allows must be allowed by it too
+    (``narrowed.engine_of``).
     """
 
     __slots__ = (
-        "agent", "arguments", "env", "hold", "net_all", "reads", "rules", "secrets", "variables", "within",
-    )  # fmt: skip
+        "agent",
+        "arguments",
+        "env",
+        "hold",
+        "net_all",
+        "reads",
+        "rules",
+        "secrets",
+        "trailers",
+        "variables",
+        "within",
+    )
 
     def __init__(
         self,
@@ -174,6 +185,7 @@ class Snapshot:
         secrets: tuple[Secret, ...] = (),
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
+        trailers: bool = True,
         within: Snapshot | None = None,
     ) -> None:
         self.agent = agent
@@ -185,6 +197,7 @@ class Snapshot:
         self.secrets = secrets
         self.arguments = arguments
         self.env = env or {}
+        self.trailers = trailers
         self.within = within
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
@@ -199,6 +212,7 @@ class Snapshot:
             secrets=self.secrets,
             arguments=self.arguments,
             env=self.env,
+            trailers=self.trailers,
             within=self.within,
         )
 
@@ -216,6 +230,7 @@ class Snapshot:
             secrets=tuple(s for s in self.secrets if s in above.secrets),
             arguments=self.arguments,
             env=self.env,
+            trailers=self.trailers,
             within=above,
         )
 
@@ -339,6 +354,7 @@ def dumps(snapshot: Snapshot) -> str:
         f"reads\t{snapshot.reads}",
         f"net_all\t{int(snapshot.net_all)}",
         f"hold\t{snapshot.hold!r}",
+        f"trailers\t{int(snapshot.trailers)}",
     ]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
@@ -397,6 +413,7 @@ def _loads(text: str, depth: int) -> Snapshot:
             reads=settings["reads"],
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
+            trailers=settings.get("trailers") != "0",
             variables=variables,
             secrets=tuple(secrets),
             arguments=tuple(arguments),

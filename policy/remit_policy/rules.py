@@ -105,6 +105,29 @@ def started_with(
     return tuple(arguments), env
 
 
+def asks_on_change(sources: Layered, name: str, exe: str, variables: Mapping[str, str]) -> bool:
+    """Tell whether a section about this agent, under whatever digest, wants its grants withheld when its program has changed.
+
+    The strictest section decides, so that a person can ask for more than an administrator does and not for less.
+    """
+    return any(
+        agent.on_change == "ask"
+        and agent_fits(section, source, name, exe, agent.match.sha256 or "", variables)
+        for _, source in sources
+        for section, agent in source.document.agent.items()
+    )
+
+
+def with_trailers(sources: Layered, name: str, exe: str, sha256: str, variables: Mapping[str, str]) -> bool:
+    """Say whether this agent's commits are to get trailers: unless the person or an administrator says that they are not."""
+    return all(
+        agent.trailers or not agent_fits(section, source, name, exe, sha256, variables)
+        for layer, source in sources
+        if layer in (PACK, ADMIN, USER)
+        for section, agent in source.document.agent.items()
+    )
+
+
 def inherited(sources: Layered, roles: Iterable[str]) -> list[str]:
     """Return ``roles`` and all that they inherit, each once."""
     out: dict[str, None] = {}

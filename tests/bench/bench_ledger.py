@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 
+from remit_daemon.ledger.files import Left
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, SessionInfo
 from remit_daemon.wire.journal import pack
@@ -27,9 +28,19 @@ def _journal(path: str, first: int, acts: int) -> None:
             pack(["act", str(n), now, op, "allow", "pending", "4711", "40261", "/usr/bin/node", "ab" * 32,
                   f"/home/u/project/src/d{n % 997}/f{n % 50021}.py", "", "user.toml:3", "", ""])
         )  # fmt: skip
-        out.append(pack(["done", str(n), now, "ok"]))
+        out.append(pack(["done", str(n), now, "ok", *([_object(n)] if op in ("write", "create") else [])]))
     with open(path, "ab") as file:
         file.write(b"".join(out))
+
+
+def _object(n: int) -> str:
+    return f"fe01.1.{n % 50021:08x}{n % 997:08x}"
+
+
+def _look(ledger: Ledger) -> None:
+    """Settle all that waits, as remitd does, each file with a content of its own."""
+    while waits := ledger.waiting(256):
+        ledger.settle([Left(of, f"{int(of.object[7:], 16):064x}", 40, of.time_ns) for of in waits], waits)
 
 
 def _milliseconds(values: list[float]) -> str:
@@ -52,6 +63,10 @@ def rows() -> list[tuple[str, str]]:
             last = time.perf_counter() - start
             spent += last
             last = acts / last
+        files = len({_object(n) for n in range(1, total + 1) if n % 6 in (1, 3)})
+        start = time.perf_counter()
+        _look(ledger)
+        looked = files / (time.perf_counter() - start)
         size = os.path.getsize(directory + "/ledger.db") / total
 
         asked: list[float] = []
@@ -60,6 +75,13 @@ def rows() -> list[tuple[str, str]]:
             start = time.perf_counter()
             ledger.who(path)
             asked.append(time.perf_counter() - start)
+        known: list[float] = []
+        for n in range(1, 500):
+            start = time.perf_counter()
+            trace = ledger.left_in(_object(n * 6 + 1)) or ledger.left_with(f"{n:064x}", "/none")
+            if trace is None or not ledger.who(trace.path, trace.row)["entries"]:
+                raise RuntimeError("a file that was left is not found")
+            known.append(time.perf_counter() - start)
         newest: list[float] = []
         for _ in range(50):
             start = time.perf_counter()
@@ -80,6 +102,8 @@ def rows() -> list[tuple[str, str]]:
         ("ledger: acts ingested a second (each an act and a done record)", f"{total / spent:,.0f}"),
         (f"ledger: the same for the last {_STRETCH:,}", f"{last:,.0f}"),
         (f"ledger: who at {total:,} rows", _milliseconds(asked)),
+        (f"ledger: who by object and content at {total:,} rows and {files:,} files", _milliseconds(known)),
+        ("ledger: files' contents taken in a second", f"{looked:,.0f}"),
         (f"ledger: the newest 100 of a session at {total:,} rows", _milliseconds(newest)),
         ("ledger: one synced row", _milliseconds(synced)),
         (f"ledger: verify {total:,} rows", f"{verified:.1f} s"),

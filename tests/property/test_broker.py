@@ -19,7 +19,17 @@ from hypothesis.stateful import (
 from fakes.clock import Clock
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import Session, grant_of, prompt_of, session_of, to_json
+from remit_daemon.broker.keeping import MAX_ALWAYS
+from remit_daemon.broker.records import (
+    Session,
+    Standing,
+    grant_of,
+    prompt_of,
+    session_of,
+    standing_of,
+    to_json,
+)
+from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.states import PromptState
 from remit_policy.engine import Engine
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GUARD, PACK, USER, Rule, Snapshot, loads
@@ -182,6 +192,75 @@ class Broken(RuleBasedStateMachine):
     def revoke(self, everything: bool, agent: str) -> None:
         self.handle(ev.Revoke(all=True) if everything else ev.Revoke(agent=agent))
 
+    @rule(agent=st.sampled_from(["claude", "codex"]), on=st.booleans())
+    def withhold(self, agent: str, on: bool) -> None:
+        self.handle(ev.Withhold(agent, on))
+        self.clock.pass_(0.001)
+
+    @rule(
+        agent=st.sampled_from(["claude", "codex"]), keep=st.booleans(), ago=st.sampled_from([0, 0.5, 700])
+    )
+    def carry(self, agent: str, keep: bool, ago: float) -> None:
+        before = dict(self.broker.state.grants)
+        self.handle(ev.Carry(agent, self.clock.now - ago, keep))
+        gone = [g for i, g in before.items() if i not in self.broker.state.grants]
+        assert not keep or not gone
+        assert all(g.agent == agent and g.verdict == "allow" and not g.session for g in gone)
+        assert agent not in self.broker.state.withheld
+        self.clock.pass_(0.001)
+
+    @rule(
+        data=st.data(),
+        scope=st.sampled_from([
+            *PATHS, HOME + "/work/*.py", HOME + "/work/*", HOME + "/work/deep/**", HOME + "/**", "~/work/**", "/**",
+            HOME + "/work/{a,../../shut/x}", HOME + "/work/[a-c]*", "**/.env", "", "x",
+        ]),
+    )  # fmt: skip
+    def narrow(self, data: st.DataObject, scope: str) -> None:
+        if not self.broker.state.grants:
+            return
+        ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+        old = self.broker.state.grants[ident]
+        self.handle(ev.Narrow(ident, scope))
+        new = self.broker.state.grants[ident]
+        was, now = (Engine(Snapshot(g.agent, rules_of(g))) for g in (old, new))
+        for op in OPS:
+            for path in [*PATHS, HOME + "/work/new.py", "/etc/x", HOME + "/work/deep/er/y"]:
+                if now.decide(op, path).rule is not None:
+                    assert was.decide(op, path).rule is not None, f"narrowing to {scope} widened it"
+        assert (new.verdict, new.expires, new.agent, new.session) == (
+            old.verdict,
+            old.expires,
+            old.agent,
+            old.session,
+        )
+
+    @rule(data=st.data(), seconds=st.sampled_from([-1, 0, 60, 86400, 365 * 86400, 366 * 86400]))
+    def extend(self, data: st.DataObject, seconds: int) -> None:
+        if self.broker.state.grants:
+            ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+            old = self.broker.state.grants[ident]
+            self.handle(ev.Extend(ident, seconds))
+            new = self.broker.state.grants[ident]
+            if new != old:
+                assert old.expires is not None
+                assert new.expires is not None
+                assert old.expires < new.expires <= self.clock.now + MAX_ALWAYS
+                assert (new.patterns, new.ops, new.verdict) == (old.patterns, old.ops, old.verdict)
+
+    @rule(data=st.data())
+    def keep(self, data: st.DataObject) -> None:
+        if self.broker.state.grants:
+            ident = data.draw(st.sampled_from(sorted(self.broker.state.grants)))
+            self.handle(ev.Keep(ident))
+            assert not self.broker.state.grants[ident].suspended
+
+    @rule(
+        mode=st.sampled_from(["deny", "hold", "off", "loud"]), seconds=st.sampled_from([0, 60, 1800, 10**9])
+    )
+    def quiet(self, mode: str, seconds: int) -> None:
+        self.handle(ev.Quiet(mode, seconds))
+
     @rule(shut=st.booleans())
     def policy(self, shut: bool) -> None:
         self.bases = base(shut)
@@ -209,7 +288,7 @@ class Broken(RuleBasedStateMachine):
         """The daemon is killed; another takes up what was stored, and supervisors come back and ask again."""
         old = self.broker.state
         self.broker = Broker(Engine, HOME, self.clock.now)
-        of = {"session": session_of, "prompt": prompt_of, "grant": grant_of}
+        of = {"session": session_of, "prompt": prompt_of, "grant": grant_of, "standing": standing_of}
         found: dict[str, list[Any]] = {k: [] for k in of}
         for (kind, _), text in self.stored.items():
             found[kind].append(of[kind](text))  # type: ignore[operator]
@@ -218,11 +297,14 @@ class Broken(RuleBasedStateMachine):
             sorted(found["prompt"], key=lambda r: int(r.id[1:])),
             sorted(found["grant"], key=lambda r: int(r.id[1:])),
         )
+        self.broker.state.standing = next(iter(found["standing"]), Standing())
+        assert self.broker.state.standing == old.standing
         assert set(self.broker.state.prompts) == set(old.prompts)
         assert self.broker.state.grants == old.grants
         for ident, prompt in old.prompts.items():
             assert self.broker.state.prompts[ident].state is prompt.state
         held, self.held = self.held, {}
+        self.broker.state.withheld = dict(old.withheld)  # the registry keeps it
         for s in [s for s in self.broker.state.sessions.values() if s.live]:
             self.handle(ev.Started(s, self.bases))
             self.snapshots[s.id] = loads(self.broker.snapshot(s.id)[0])
@@ -247,6 +329,14 @@ class Broken(RuleBasedStateMachine):
             if p.state is PromptState.OPEN
         ]
         assert len(keys) == len(set(keys))
+
+    @invariant()
+    def what_is_withheld_allows_nothing(self) -> None:
+        state = self.broker.state
+        for ident in state.bases:
+            used = {r.source for r in self.broker.judge.compose(state, ident).rules}
+            for grant in state.grants.values():
+                assert not state.waits(grant) or f"grant:{grant.id}" not in used
 
     @invariant()
     def grants_never_reach_what_insists(self) -> None:

@@ -6,6 +6,7 @@ A toy player is driven by a person's client and by an agent's at once.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -244,6 +245,14 @@ def test_a_program_is_told_who_calls_it(world: World) -> None:
         code, out, err = world.arena.communicate(arena.remit("who", names[1]))
         assert code == 0, err
         assert "toy" in out
+        path = arena.project + "/told-over-the-bus"
+        code, _, err = arena.communicate(
+            arena.remit_run("/bin/sh", "-c", f"echo agent > {path}", agent="toy")
+        )
+        assert code == 0, err
+        os.rename(path, path + ".moved")
+        found = described(world, path + ".moved")
+        assert (found["actor"], found["agent"], found["basis"]) == ("agent", "toy", "object")
     finally:
         for process in (mine, agents):
             process.communicate(b"", timeout=10)

@@ -53,17 +53,6 @@ CLIENTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    a = Arena()
-    try:
-        a.write_policy()
-        a.start_daemon()
-        yield a
-    finally:
-        a.close()
-
-
 class Sites:
     """The three servers, and the environment of a person who trusts them."""
 
@@ -186,9 +175,9 @@ def test_large_body_and_its_answer(arena: Arena, sites: Sites, site: str) -> Non
 def test_events_arrive_as_they_are_sent(arena: Arena, sites: Sites, site: str) -> None:
     """A stream without an end is read while it runs."""
     url = getattr(sites, site).url + "/events"
-    script = f"curl -sN --max-time 10 {url} | head -n 3"
-    code, out, _ = run(arena, sites, "/bin/sh", "-c", script, seconds=8)
-    assert (code, out) == (0, "data: tick\n\ndata: tick\n")
+    script = f"curl -sSN --max-time 10 {url} | head -n 3"
+    code, out, said = run(arena, sites, "/bin/sh", "-c", script, seconds=15)
+    assert (code, out) == (0, "data: tick\n\ndata: tick\n"), said
 
 
 def test_static_program_without_a_resolver(arena: Arena, sites: Sites) -> None:

@@ -15,16 +15,20 @@ What holds whatever comes:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker import keeping
+from remit_daemon.broker.events import Refused as Refused
 from remit_daemon.broker.judge import Decider, Judge
-from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Grant, Prompt, Session, Settled
+from remit_daemon.broker.keeping import MAX_ALWAYS
+from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
-from remit_daemon.broker.state import State
+from remit_daemon.broker.state import State, before_change
 from remit_daemon.broker.states import (
     IllegalMove,
     PromptMove,
@@ -34,30 +38,21 @@ from remit_daemon.broker.states import (
     move_prompt,
     move_session,
 )
-from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
+from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, quiet_view, session_view
 from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+from remit_daemon.wire.words import term
 from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
 PROMPT_LIFE = 600.0  # seconds until an unanswered prompt is missed
+MAX_QUIET = 86400.0  # seconds: longer than a day is forgotten, and a policy's business
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
 MAX_OPEN = 100  # open prompts of one session; what is asked beyond is denied at once
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
-MAX_ALWAYS = 365 * 86400.0
-SUSPEND_AFTER = 30 * 86400.0
-REMOVE_AFTER = 90 * 86400.0
-_ASK_MODES = ("prompt", "deny", "allow-once")
-
-
-class Refused(Exception):
-    """The event is not possible; nothing has changed. ``code`` is a JSON-RPC error code."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+_ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
 
 class Broker:
@@ -115,10 +110,6 @@ class Broker:
         """Return the wire Sessions, oldest first."""
         return [self._session_view(s) for s in self.state.sessions.values()]
 
-    def grants(self, now: float) -> list[dict[str, Any]]:
-        """Return the wire Grants, oldest first."""
-        return [grant_view(g) for g in self.state.grants.values() if g.expires is None or g.expires > now]
-
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
@@ -139,6 +130,8 @@ class Broker:
             if p.state is PromptState.OPEN and p.remaining is None
         ]
         times += [g.expires for g in self.state.grants.values() if g.expires is not None]
+        if self.state.standing.quiet:
+            times.append(self.state.standing.quiet_until)
         return min(times, default=math.inf)
 
     # -- dispatch ----------------------------------------------------------------------------------
@@ -168,10 +161,27 @@ class Broker:
                 ]
             case ev.Revoke():
                 return self._revoke(event, now)
+            case ev.Narrow():
+                return self._kept(
+                    keeping.narrowed(self._grant(event.id), event.scope, self._home, now), now
+                )
+            case ev.Extend():
+                return self._kept(keeping.extended(self._grant(event.id), event.seconds, now), now)
+            case ev.Keep():
+                return self._kept(keeping.kept(self._grant(event.id), now), now)
+            case ev.Reviewed():
+                entry = {"actor": "human", "op": "review", "outcome": "ok", "note": event.what}
+                return [ev.Record(entry, sync=True), ev.Reply()]
+            case ev.Quiet():
+                return self._quiet(event, now)
             case ev.Steer():
                 return self._steer(event)
             case ev.PolicyChanged():
                 return self._policy_changed(event, now)
+            case ev.Withhold():
+                return self._withhold(event, now)
+            case ev.Carry():
+                return self._carry(event, now)
             case ev.Used():
                 return self._used(event)
             case ev.Tick():
@@ -279,12 +289,15 @@ class Broker:
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
         changed = self._with_subs(changed)
         out = self._push(changed)
-        for prompt in [p for ident in changed for p in self._open(ident)]:
+        return _ordered(self._judge_again(changed, out, now))
+
+    def _judge_again(self, sessions: set[str], out: list[ev.Command], now: float) -> list[ev.Command]:
+        for prompt in [p for ident in sorted(sessions) for p in self._open(ident)]:
             verdict = self._judge(prompt)
             if verdict != ASK:
                 settled = Settled(model.VERDICTS[verdict], ONCE, "", "", "policy", now)
                 out = self._settle(prompt, settled, out)
-        return _ordered(out)
+        return out
 
     # -- asks --------------------------------------------------------------------------------------
 
@@ -307,7 +320,13 @@ class Broker:
         served = self._serve(event, argv, now)
         if served is not None:
             return served
-        if session.ask != "prompt":
+        if session.ask == "learn" and self.judge.learns(s, event, argv):
+            entry = _entry(
+                session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
+                note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
+            )  # fmt: skip
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, "allow")]
+        if session.ask in ("deny", "allow-once"):
             word = "deny" if session.ask == "deny" else "allow"
             if word == "allow" and self.judge.admins_only(
                 s, session.id, event.ops, event.path, event.path2, argv
@@ -320,6 +339,14 @@ class Broker:
             )  # fmt: skip
             why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
             return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
+        if self.quiet(now) == "deny":
+            text = "the person is not to be asked now; try again later"
+            entry = _entry(
+                session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
+                path2=event.path2, note=f"quiet: {', '.join(event.ops)}", argv=event.argv, pid=event.pid,
+                proc=event.proc, exe=event.exe, rule=event.source,
+            )  # fmt: skip
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
         prompt = self._twin(event, argv)
         if prompt is None:
             if len(self._open(session.id)) >= MAX_OPEN:
@@ -382,10 +409,20 @@ class Broker:
             id=f"p{s.next_prompt}", session=session.id, agent=session.agent, project=session.project,
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
-            deadline=now + PROMPT_LIFE, scopes=scopes,
+            deadline=max(now, s.standing.quiet_until if self.quiet(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
+            chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
         return prompt
+
+    def _before_it(self, event: ev.Ask, agent: str, argv: tuple[str, ...]) -> Before:
+        ends: Counter[PromptState] = Counter()
+        for p in self.state.prompts.values():
+            if (p.agent, p.ops, p.path, p.path2) == (agent, event.ops, event.path, event.path2) and (
+                not argv or p.argv == argv
+            ):
+                ends[p.state] += 1
+        return Before(ends[PromptState.ALLOWED], ends[PromptState.DENIED], ends[PromptState.MISSED])
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -425,7 +462,7 @@ class Broker:
         rule = describe(
             event.verdict, ops, patterns, self._whom(prompt, event.verdict, duration), duration, tokens
         )
-        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message)
+        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
             path2=prompt.path2, prompt=prompt.id, note=rule, pid=prompt.pid, proc=prompt.proc, exe=prompt.exe,
@@ -444,7 +481,9 @@ class Broker:
                     done.append(other.id)
         else:
             made = [
-                self._new_grant(prompt, whom, event.verdict, duration, ops, patterns, tokens, now)
+                self._new_grant(
+                    prompt, whom, event.verdict, duration, ops, patterns, tokens, now, event.via
+                )
                 for whom in self._grantees(prompt, event.verdict)
             ]
             grant = made[0]
@@ -489,7 +528,7 @@ class Broker:
 
     def _new_grant(
         self, prompt: Prompt, whom: Session, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
-        tokens: tuple[str, ...] | None, now: float,
+        tokens: tuple[str, ...] | None, now: float, via: str,
     ) -> Grant:  # fmt: skip
         s = self.state
         expires = None
@@ -498,7 +537,7 @@ class Broker:
         grant = Grant(
             id=f"g{s.next_grant}", agent=whom.agent, session=whom.id if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
-            argv=tokens, prompt=prompt.id,
+            argv=tokens, prompt=prompt.id, via=via,
         )  # fmt: skip
         s.next_grant += 1
         return grant
@@ -589,18 +628,7 @@ class Broker:
         ]  # fmt: skip
         if event.id and not gone:
             raise Refused(NOT_FOUND, f"no grant {event.id}")
-        out: list[ev.Command] = []
-        for grant in gone:
-            del s.grants[grant.id]
-            view = grant_view(grant)
-            entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
-            out += [
-                ev.Drop("grant", grant.id),
-                ev.Record(
-                    {**entry, "outcome": "revoked", "rule": f"grant:{grant.id}", "note": view["rule"]},
-                    sync=True,
-                ),
-            ]
+        out = self._take_back(gone)
         # A once-answer that waits for its retry is a permission too.
         for p in list(s.prompts.values()):
             if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
@@ -610,11 +638,56 @@ class Broker:
         out.append(ev.Reply({"revoked": [g.id for g in gone]}))
         return _ordered(out)
 
+    def _take_back(self, gone: list[Grant]) -> list[ev.Command]:
+        out: list[ev.Command] = []
+        for grant in gone:
+            del self.state.grants[grant.id]
+            view = grant_view(grant)
+            entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
+            out += [
+                ev.Drop("grant", grant.id),
+                ev.Record(
+                    {**entry, "outcome": "revoked", "rule": f"grant:{grant.id}", "note": view["rule"]},
+                    sync=True,
+                ),
+            ]
+        return out
+
+    def _carry(self, event: ev.Carry, now: float) -> list[ev.Command]:
+        s = self.state
+        s.withheld.pop(event.agent, None)
+        older = [g for g in s.grants.values() if g.agent == event.agent and before_change(g, event.since)]
+        out = [] if event.keep else self._take_back(older)
+        entry = {"actor": "human", "op": "agent", "agent": event.agent}
+        outcome = "kept" if event.keep else "dropped"
+        note = f"{len(older)} answers from before its program changed"
+        out.append(ev.Record({**entry, "outcome": outcome, "note": note}, sync=True))
+        running = self._running(event.agent)
+        out = self._judge_again(running, [*out, *self._push(running)], now)
+        out.append(ev.Reply({outcome: [g.id for g in older]}))
+        return _ordered(out)
+
+    def _withhold(self, event: ev.Withhold, now: float) -> list[ev.Command]:
+        if event.on:
+            self.state.withheld[event.agent] = now
+        else:
+            self.state.withheld.pop(event.agent, None)
+        running = self._running(event.agent)
+        return _ordered(self._judge_again(running, self._push(running), now))
+
+    def _running(self, agent: str) -> set[str]:
+        return self._with_subs(
+            {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+        )
+
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)
         if grant is None:
             return []
-        grant = replace(grant, uses=grant.uses + event.n, last_used=max(event.at, grant.last_used or 0.0))
+        grant = replace(
+            grant, uses=grant.uses + event.n, denials=grant.denials + event.denied,
+            last_used=max(event.at, grant.last_used or 0.0),
+        )  # fmt: skip
         self.state.grants[grant.id] = grant
         return [ev.Store(grant)]
 
@@ -626,22 +699,84 @@ class Broker:
                 out += self._miss(prompt)
         changed: list[Grant] = []
         for grant in list(s.grants.values()):
-            idle = now - (grant.last_used or grant.created)
-            if (grant.expires is not None and grant.expires <= now) or idle > REMOVE_AFTER:
+            fate = keeping.fate(grant, now)
+            if not fate:
+                continue
+            if fate == "suspended":
+                grant = s.grants[grant.id] = replace(grant, suspended=True)
+                out.append(ev.Store(grant))
+            else:
                 del s.grants[grant.id]
                 out.append(ev.Drop("grant", grant.id))
-                changed.append(grant)
-            elif idle > SUSPEND_AFTER and not grant.suspended:
-                s.grants[grant.id] = replace(grant, suspended=True)
-                out.append(ev.Store(s.grants[grant.id]))
-                changed.append(grant)
+            out += [
+                ev.Record(keeping.entry_of(grant, "grant", "remit", fate)),
+                ev.Notify("grant", keeping.told(grant, fate)),
+            ]
+            changed.append(grant)
         settled = [p.id for p in s.prompts.values() if p.state is not PromptState.OPEN]
         for ident in settled[: max(0, len(s.prompts) - MAX_PROMPTS)]:
             del s.prompts[ident]
             out.append(ev.Drop("prompt", ident))
         if changed:
             out += self._push(self._affected(changed))
+        out += self._standing(now)
         return _ordered(out)
+
+    def _kept(self, grant: Grant, now: float) -> list[ev.Command]:
+        """Put ``grant``, changed by a person, in the place of the one of its id."""
+        old = self.state.grants[grant.id]
+        self.state.grants[grant.id] = grant
+        out: list[ev.Command] = [ev.Store(grant), ev.Record(keeping.change_of(old, grant), sync=True)]
+        if keeping.rules_differ(old, grant):
+            out += self._push(self._affected([grant]))
+        out += [
+            ev.Notify("grant", keeping.told(grant, "kept")),
+            ev.Reply({"grant": grant.id, "rule": grant_view(grant)["rule"]}),
+        ]
+        return _ordered(out)
+
+    # -- what stands for all sessions --------------------------------------------------------------
+
+    def quiet(self, now: float) -> str:
+        """Return the quiet mode in force, "" when there is none."""
+        standing = self.state.standing
+        return standing.quiet if standing.quiet_until > now else ""
+
+    def _quiet(self, event: ev.Quiet, now: float) -> list[ev.Command]:
+        if event.mode not in ("deny", "hold", "off"):
+            raise Refused(INVALID_PARAMS, "quiet is deny, hold or off")
+        if event.mode != "off" and not 0 < event.seconds <= MAX_QUIET:
+            raise Refused(INVALID_PARAMS, f"quiet lasts between one second and {term(int(MAX_QUIET))}")
+        mode, until = ("", 0.0) if event.mode == "off" else (event.mode, now + event.seconds)
+        note = f"for {term(event.seconds)}" if mode else ""
+        out = self._stand("human", event.mode, note, quiet=mode, quiet_until=until)
+        if mode == "hold":
+            for prompt in [p for p in self.state.prompts.values() if p.state is PromptState.OPEN]:
+                later = max(prompt.deadline, until + PROMPT_LIFE)
+                self.state.prompts[prompt.id] = replace(prompt, deadline=later)
+                out.append(ev.Store(self.state.prompts[prompt.id]))
+        return _ordered(
+            [*out, ev.Reply(quiet_view(self.state.standing, now) or {"mode": "off", "until": None})]
+        )
+
+    def _stand(self, actor: str, outcome: str, note: str, **fields: Any) -> list[ev.Command]:
+        s = self.state
+        s.standing = replace(s.standing, **fields)
+        entry = {"actor": actor, "op": "quiet", "outcome": outcome, "note": note}
+        view = quiet_view(s.standing, 0.0) or {"mode": "off", "until": None}
+        return [ev.Store(s.standing), ev.Record(entry, sync=actor == "human"), ev.Notify("quiet", view)]
+
+    def _standing(self, now: float) -> list[ev.Command]:
+        """Return what time brings: the end of a quiet time, and once a month the call for a review."""
+        s = self.state
+        out: list[ev.Command] = []
+        if s.standing.quiet and s.standing.quiet_until <= now:
+            out += self._stand("remit", "off", "its time is over", quiet="", quiet_until=0.0)
+        due = [g for g in s.grants.values() if keeping.is_due(g, now)]
+        if due and now - s.standing.reminded >= keeping.REVIEW_EVERY:
+            s.standing = replace(s.standing, reminded=now)
+            out += [ev.Store(s.standing), ev.Notify("review", {"grants": len(due)})]
+        return out
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -690,6 +825,12 @@ class Broker:
             return self.state.sessions[ident]
         except KeyError:
             raise Refused(NOT_FOUND, f"no session {ident}") from None
+
+    def _grant(self, ident: str) -> Grant:
+        try:
+            return self.state.grants[ident]
+        except KeyError:
+            raise Refused(NOT_FOUND, f"no grant {ident}") from None
 
     def _prompt(self, ident: str) -> Prompt:
         try:

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from remit_daemon.broker.decider import Decider
+from remit_daemon.broker.events import Ask
+from remit_daemon.broker.learning import learnable
 from remit_daemon.broker.records import Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
-from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+from remit_policy.kinds import kind_of
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, FILE_OPS, GRANT, Decision, Rule, Snapshot
 
 __all__ = ["Decider", "Judge"]
 
@@ -39,7 +42,9 @@ class Judge:
         return tuple(
             rule
             for g in state.grants.values()
-            if not g.suspended and (g.session == session if g.session else g.agent == agent)
+            if not g.suspended
+            and not state.waits(g)
+            and (g.session == session if g.session else g.agent == agent)
             for rule in rules_of(g, rules)
         )
 
@@ -100,6 +105,23 @@ class Judge:
             for d in self._decisions(self._deciders(state, one)[0], ops, path, path2, argv)
         )
 
+    def learns(self, state: State, event: Ask, argv: Sequence[str]) -> bool:
+        """Tell whether a session that learns is let through with ``event``."""
+        asking = [
+            one
+            for one in state.chain(event.session)
+            if self.own_verdict(state, one, event.ops, event.path, event.path2, argv) != ALLOW
+        ]
+        return all(
+            learnable(
+                self._decisions(
+                    self._deciders(state, one)[0], event.ops, event.path, event.path2, argv
+                ),
+                event.ops, event.path, event.path2, event.source, state.bases[one].variables,
+            )
+            for one in asking or [event.session]
+        )  # fmt: skip
+
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
     ) -> list[Rule]:
@@ -111,6 +133,12 @@ class Judge:
             for p in ((path, path2) if path2 else (path,))
             for rule in self._deciders(state, one)[0].explain(op, p).matches
         ]
+
+    def kind(self, state: State, session: str, ops: Sequence[str], path: str) -> str:
+        """Return the kind of the file ``path``, "" when ``ops`` are about no file."""
+        if not all(op in FILE_OPS or op == "exec" for op in ops):
+            return ""
+        return kind_of(path, self.insisting(state, session, ("read", "write"), path, ""))
 
     def covers(
         self,

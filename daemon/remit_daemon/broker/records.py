@@ -67,6 +67,24 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A process above the one that asks: shown to a person, told by numbers that may have been others' since."""
+
+    pid: int
+    comm: str
+    exe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How often the same was asked before, and how that ended."""
+
+    allowed: int = 0
+    denied: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """How a prompt was settled: by whom (``human``, ``policy``, a prompt's or grant's id), with what rule."""
 
@@ -77,12 +95,14 @@ class Settled:
     by: str
     at: float
     message: str = ""
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
-    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry."""
+    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none."""
 
     id: str
     session: str
@@ -107,6 +127,9 @@ class Prompt:
     pass_until: float | None = None
     pass_used: bool = False
     scopes: tuple[Scope, ...] = ()
+    chain: tuple[Parent, ...] = ()
+    kind: str = ""
+    before: Before = Before()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -117,7 +140,9 @@ class Prompt:
 class Grant:
     """A remembered answer. ``session`` empty: for every session of ``agent``. ``duration`` is as answered.
 
-    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule.
+    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule. ``via`` is the
+    surface that it was given on, ``denials`` how many of its uses were refusals. ``reviewed`` is when a person last
+    looked at it and kept it, ``narrowed`` when its scope became what it is.
     """
 
     id: str
@@ -135,6 +160,20 @@ class Grant:
     uses: int = 0
     last_used: float | None = None
     suspended: bool = False
+    via: str = ""
+    denials: int = 0
+    reviewed: float | None = None
+    narrowed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds for all sessions: the quiet mode ("", deny, hold) and until when, and when a review was last called for."""
+
+    id: str = "standing"
+    quiet: str = ""
+    quiet_until: float = 0.0
+    reminded: float = 0.0
 
 
 def _plain(value: object) -> object:
@@ -143,7 +182,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot store {type(value).__name__}")
 
 
-def to_json(record: Session | Prompt | Grant) -> str:
+def to_json(record: Session | Prompt | Grant | Standing) -> str:
     """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
     return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
 
@@ -162,6 +201,8 @@ def prompt_of(text: str) -> Prompt:
     raw = json.loads(text)
     raw["state"] = PromptState(raw["state"])
     raw["scopes"] = tuple(Scope(**s) for s in raw["scopes"])
+    raw["chain"] = tuple(Parent(**p) for p in raw.get("chain", ()))
+    raw["before"] = Before(**raw.get("before", {}))
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])
@@ -175,3 +216,8 @@ def grant_of(text: str) -> Grant:
         raw[name] = tuple(raw[name])
     raw["argv"] = None if raw["argv"] is None else tuple(raw["argv"])
     return Grant(**raw)
+
+
+def standing_of(text: str) -> Standing:
+    """Read what ``to_json`` wrote of a Standing. Raises ValueError or TypeError when it is none."""
+    return Standing(**json.loads(text))

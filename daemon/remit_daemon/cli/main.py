@@ -10,10 +10,14 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
   prompts [--watch]     what waits for your answer         answer     answer one
   status, sessions      what runs                          stop, pause, resume ID
+  session show ID       what it did
   log, log verify       what was done, and by whom         who        who did this to PATH or PID
   denials               what was refused                   grants, revoke   what you allowed for longer
+  review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
+  learn SESSION         rules from what `run --learn` let through
   policy                check, why, test, show, schema     trust      take a project's own policy into account
   tui                   prompts on one screen              daemon     remitd, in the foreground
+  agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, exchange, introspect, revoke, list, scopes
 
 `remit COMMAND --help` says more; every command takes --json."""
@@ -87,6 +91,10 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name in ("agent", "adopt"):
+        from remit_daemon.cli import agent_cmd
+
+        return agent_cmd.run(name, args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

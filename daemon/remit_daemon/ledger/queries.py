@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, store_text, to_entry
+from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, load_text, store_text, to_entry
 from remit_daemon.ledger.schema import CHANGES, TOOK_EFFECT
 
 MAX_LIMIT = 10_000  # rows in one answer: about 4 MB as JSON, which is a line's limit on the wire
 DEFAULT_LIMIT = 1000
 _FEW = 5000  # up to so many rows of a path are worth fetching by index; for more, walking by seq is faster
+MAX_USES = 10_000  # distinct things that one rule was used for
 _MAX_HOPS = 32  # of renames that ``who`` follows back
 NO_RECORD = "no record: a human or something outside remit"
 
-_FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
+FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
   (SELECT d.outcome FROM rows d WHERE d.act = r.seq ORDER BY d.seq DESC LIMIT 1), r.outcome)
   ELSE r.outcome END"""
 _SELECT = (
     "SELECT "  # noqa: S608 - constants
-    + ", ".join(_FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
+    + ", ".join(FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
     + " FROM rows r"
 )
 _REFUSED = "('refused','denied','expired')"
@@ -105,7 +107,7 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if wanted.outcome:
         # Its first word: what completed an act may say more after it.
         word = store_text(wanted.outcome + " ")
-        terms.append(f"substr({_FINAL} || ' ', 1, ?) = ?")
+        terms.append(f"substr({FINAL} || ' ', 1, ?) = ?")
         values += [len(word), word]
     for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
         if bound is not None:
@@ -150,7 +152,7 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
 
     Refused by a rule, denied by a person, or expired while it was held.
     """
-    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {_FINAL} IN {_REFUSED})"
+    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {FINAL} IN {_REFUSED})"
     values: list[Any] = []
     if session:
         where += " AND r.session = ?"
@@ -162,8 +164,65 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
     return sorted((to_entry(Row(*row)) for row in found.fetchall()[::-1]), key=lambda entry: entry["time"])
 
 
-def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
-    """Return who last gave ``path`` its content or its name, as the ledger knows it.
+def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the resources, each once and with the arguments of a program, that agents used by ``rule`` after ``since``.
+
+    Both paths of an act count. Of more than MAX_USES the rest is left out, which leaves too few to say what would
+    suffice: then nothing is returned.
+    """
+    found = db.execute(
+        "SELECT DISTINCT path, path2, CASE WHEN op = 'exec' THEN argv ELSE '[]' END FROM rows"
+        " WHERE rule = ? AND substr(rule, 1, 6) = 'grant:' AND actor = 'agent' AND time_ns >= ? LIMIT ?",
+        (store_text(rule), round(since * 1e9), MAX_USES + 1),
+    ).fetchall()
+    if len(found) > MAX_USES:
+        return []
+    out: dict[tuple[str, tuple[str, ...]], None] = {}
+    for path, path2, argv in found:
+        words = tuple(load_text(word) for word in json.loads(argv))
+        out |= dict.fromkeys((load_text(p), words) for p in (path, path2) if p)
+    return list(out)
+
+
+def learnt(db: sqlite3.Connection, session: str) -> list[tuple[str, str, int]]:
+    """Return (operation, resource, how often) of what ``session`` was let through with because it learnt."""
+    found = db.execute(
+        "SELECT note, path, count(*) FROM rows WHERE session = ? AND op = 'learn' AND actor = 'remit'"
+        " AND verdict = 'allow' GROUP BY note, path",
+        (store_text(session),),
+    )
+    return [(op, load_text(path), n) for note, path, n in found for op in load_text(note).split()]
+
+
+def recent_acts(
+    db: sqlite3.Connection, agent: str, ops: Sequence[str], since: float, below: str
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield (operation, resource, arguments) of what ``agent`` did, or tried, after ``since``.
+
+    ``below`` is a directory that the resources lie in; without one ("") the newest come first. Acts that are no operation of a policy (a rename)
+    are none of ``ops``.
+    """
+    where = ["actor = 'agent'", "agent = ?", f"op IN ({', '.join('?' * len(ops))})"]
+    values: list[Any] = [store_text(agent), *ops]
+    if below:
+        base = store_text(below).rstrip("/")
+        where += [
+            "path >= ?",
+            "path < ?",
+            "+time_ns >= ?",
+        ]  # by path: few lie there, many are of the last month
+        values += [base + "/", base + "0"]
+    else:
+        where.append("time_ns >= ?")
+    values.append(round(since * 1e9))
+    order = "" if below else " ORDER BY time_ns DESC"
+    sql = f"SELECT op, path, argv FROM rows WHERE {' AND '.join(where)}{order}"  # noqa: S608 - constants
+    for op, path, argv in db.execute(sql, values):
+        yield load_text(op), load_text(path), tuple(load_text(word) for word in json.loads(argv))
+
+
+def who(db: sqlite3.Connection, path: str, before: int | None = None) -> dict[str, Any]:
+    """Return who last gave ``path`` its content or its name, as the ledger knows it (as of row ``before``, itself not counted).
 
     ``{actor, agent, session, entries, text}``: ``entries`` begins with the latest act and goes back along renames
     (of the path or a directory above it) and hard links to the act that wrote what got the new name. Without a record
@@ -171,7 +230,7 @@ def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
     """
     at = store_text(path)
     at = at.rstrip("/") or at
-    before = 1 << 62
+    before = 1 << 62 if before is None else before
     entries: list[dict[str, Any]] = []
     for _ in range(_MAX_HOPS):
         row, rest = _latest(db, at, before)

@@ -16,26 +16,29 @@ from typing import Any
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import OF, Prompt
 from remit_daemon.broker.states import PromptState
+from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
-from remit_daemon.peers.process import Peer
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.peers.process import Peer, PeerError
+from remit_daemon.runtime import overview, review, whose
+from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 
 VERSION = "0.1.0"
+SURFACES = ("", "cli", "tui", "notification")
 _ids = itertools.count(1)
 
 
 class Approver:
     """One accepted connection on approver.sock."""
 
-    def __init__(
-        self, daemon: Daemon, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, daemon: Daemon, peer: Peer, channel: Channel) -> None:
         self._daemon = daemon
+        self._peer = peer
         self._ident = next(_ids)
         self._filter: Filter | None = None
         d = daemon.broker
@@ -45,12 +48,11 @@ class Approver:
             "stop": lambda p: self._steer(p, "stop"),
             "pause": lambda p: self._steer(p, "pause"),
             "resume": lambda p: self._steer(p, "resume"),
-            "prompts": lambda p: d.prompts(want(p, all=(bool, False))["all"]),
+            "prompts": self._prompts,
             "prompt": lambda p: d.prompt(want(p, id=str)["id"]),
             "look": self._look,
             "preview": lambda p: d.preview(self._parse_answer(p)),
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
-            "grants": lambda p: (want(p) and None) or d.grants(daemon.clock()),
             "revoke": self._revoke,
             "log": self._log,
             "log.verify": self._verify,
@@ -60,8 +62,10 @@ class Approver:
             "reload": self._reload,
             "watch": self._watch,
             **daemon.tokens.of_person(),
+            **daemon.registry.methods(),
+            **overview.methods(daemon),
         }
-        self._lines = Lines(reader, writer, methods, peer.alive)
+        self._lines = Lines(channel, methods, self._admit)
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
@@ -71,6 +75,12 @@ class Approver:
             self._daemon.watchers.discard(self._notify)
             if any(self._ident in who for who in self._daemon.broker.state.looks.values()):
                 self._daemon.attempt(ev.LookerGone(self._ident))
+
+    def _admit(self, writer: Peer) -> None:
+        if writer is not self._peer:
+            raise PeerError(f"process {writer.pid} writes on the connection of process {self._peer.pid}")
+        if not writer.alive():
+            raise PeerError(f"process {writer.pid} has ended")
 
     def _status(self, params: Params) -> Params:
         want(params)
@@ -82,7 +92,15 @@ class Approver:
             "prompts": len(d.broker.prompts()),
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
+            "senders": d.senders,
+            "review": review.standing(d),
+            "quiet": quiet_view(d.broker.state.standing, d.clock()),
         }
+
+    def _prompts(self, params: Params) -> list[Params]:
+        p = want(params, all=(bool, False), missed=(bool, False))
+        found = self._daemon.broker.prompts(p["all"] or p["missed"])
+        return [v for v in found if v["state"] == "missed"] if p["missed"] else found
 
     def _steer(self, params: Params, action: str) -> Params:
         return self._daemon.apply(ev.Steer(want(params, session=str)["session"], action))
@@ -94,10 +112,12 @@ class Approver:
     def _parse_answer(self, params: Params) -> ev.Answer:
         params = dict(params)
         duration = params.pop("for", "once")
-        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""))
+        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""), via=(str, ""))
+        if p["via"] not in SURFACES:
+            raise Problem(INVALID_PARAMS, f"via is one of {', '.join(SURFACES[1:])}")
         if type(duration) not in (str, int):
             raise Problem(INVALID_PARAMS, "for is once, session, always or a number of seconds")
-        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"])
+        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"], via=p["via"])
 
     def _revoke(self, params: Params) -> Params:
         p = want(params, id=(str, ""), agent=(str, ""), all=(bool, False))
@@ -122,28 +142,30 @@ class Approver:
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
     async def _who(self, params: Params) -> Params:
-        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""))
+        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""), commit=(str, ""))
         if sum(map(bool, p.values())) != 1:
-            raise Problem(INVALID_PARAMS, "who takes a path, a pid or a bus name")
+            raise Problem(INVALID_PARAMS, "who takes a path, a pid, a bus name or a commit")
         d = self._daemon
         d.ingest_all()
+        if p["commit"]:
+            try:
+                return whose.commit(d, p["commit"])
+            except ValueError as e:
+                raise Problem(INVALID_PARAMS, str(e)) from None
         if p["path"]:
-            return d.ledger.who(p["path"])
+            found = await whose.file(d, p["path"])
+            return found | {"assurance": "L3" if found["session"] else "", "note": ""}
         if p["name"]:
             try:
                 return await d.bus.who(p["name"])
             except Failed as e:
                 raise Problem(NOT_FOUND, str(e)) from None
         try:
-            os.stat(f"/proc/{p['pid']}")
-        except OSError:
-            raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
-        session = session_of(d, p["pid"])
-        if session is None:
-            return {"actor": "human", "agent": "", "session": "", "entries": []}
-        entries = d.ledger.query(Filter(session=session.id, limit=1000))
-        entries = [e for e in entries if e["pid"] == p["pid"]][-20:]
-        return {"actor": "agent", "agent": session.agent, "session": session.id, "entries": entries}
+            found = await describe(d, p["pid"])
+        except ProcessLookupError as e:
+            raise Problem(NOT_FOUND, str(e)) from None
+        entries = d.ledger.query(Filter(session=found["session"], limit=1000)) if found["session"] else []
+        return found | {"entries": [e for e in entries if e["pid"] == p["pid"]][-20:]}
 
     def _denials(self, params: Params) -> list[Params]:
         p = want(params, session=(str, ""), limit=(int, 100))

@@ -4,7 +4,9 @@
         Describe(s subject) -> a{sv}          a bus name (:1.42 or well-known), or an absolute path: who wrote it last
         DescribeProcess(u pid) -> a{sv}
 
-    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; time d: of the act (paths)
+    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; assurance s: L3 (started by
+    remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; for a path also time d: of the act,
+    basis s: object, content or path, and text s: the same as a sentence (``runtime.whose``)
 
 The one module that imports dbus-next. It takes no descriptors (none are negotiated, so the bus keeps them off), answers its own interface
 and nothing else, and holds no state: a bus that goes away is looked for again.
@@ -22,7 +24,9 @@ from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.runtime import whose
+from remit_daemon.runtime.actors import describe
+from remit_daemon.wire.escape import escape
 
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
@@ -143,20 +147,18 @@ class BusService:
             )
         subject = message.body[0]
         if wanted == "u":
-            return self.of_process(subject)
+            return await self.of_process(subject)
         if subject.startswith("/"):
-            self._daemon.ingest_all()
-            return _packed(self._daemon.ledger.who(os.path.normpath(subject)))
+            found = await whose.file(self._daemon, os.path.normpath(subject))
+            return _packed(found | {"assurance": "L3" if found["session"] else ""})
         return await self.of_name(subject)
 
-    def of_process(self, pid: int) -> dict[str, Variant]:
+    async def of_process(self, pid: int) -> dict[str, Variant]:
         """Return who acts in process ``pid``. Raises Failed."""
-        if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
-            raise Failed(_E + "UnixProcessIdUnknown", f"no process {pid}")
-        session = session_of(self._daemon, pid)
-        if session is None:
-            return _packed({"actor": "human"})
-        return _packed({"actor": "agent", "agent": session.agent, "session": session.id})
+        try:
+            return _packed(await describe(self._daemon, pid))
+        except ProcessLookupError as e:
+            raise Failed(_E + "UnixProcessIdUnknown", str(e)) from None
 
     async def of_name(self, name: str) -> dict[str, Variant]:
         """Return who owns the bus name ``name``. Raises Failed.
@@ -170,7 +172,7 @@ class BusService:
         except (OSError, OverflowError):
             raise Failed(_E + "UnixProcessIdUnknown", f"{name} is gone") from None
         try:
-            found = self.of_process(pid)
+            found = await self.of_process(pid)
             if await self._pid(name) != pid:
                 raise Failed(_E + "NameHasNoOwner", f"{name} changed hands")
             return found
@@ -200,8 +202,11 @@ class BusService:
 
 
 def _packed(found: dict[str, Any]) -> dict[str, Variant]:
-    out = {k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session")}
+    out = {
+        k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session", "assurance", "note")
+    }
     entries = found.get("entries") or []
     if entries:
         out["time"] = Variant("d", float(entries[0]["time"]))
+    out |= {k: Variant("s", escape(found[k])) for k in ("basis", "text") if found.get(k)}
     return out

@@ -12,18 +12,23 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.records import Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
-from remit_daemon.peers import mark
+from remit_daemon.peers import mark, senders
+from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_marks
+from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.delegation import Delegations
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
+from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
 from remit_daemon.wire.control import SUB_END, of_gateway
@@ -37,7 +42,9 @@ INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
 INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
+HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
 
+T = TypeVar("T")
 Sender = Callable[[dict[str, Any]], None]
 Watcher = Callable[[str, dict[str, Any]], None]
 
@@ -62,6 +69,7 @@ class Daemon:
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
         self.broker.load(*memory.load())
         state = self.broker.state
+        state.standing = memory.standing()
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
         self.connections: dict[str, Sender] = {}  # to the supervisors
@@ -69,7 +77,12 @@ class Daemon:
         self.gateway_of: dict[int, str] = {}  # the pid of a gateway → its session
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(ledger, clock)
+        self.attestor = Attestor()
+        self._hashing = ThreadPoolExecutor(HASHERS, "attest")
+        self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
+        self.registry = Registry(self)
+        self.contents = Contents(self)
         self.delegations = Delegations(self)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -177,12 +190,15 @@ class Daemon:
         pidfd = self._pidfds.get(self.root(session))
         return pidfd is not None and alive(pidfd)
 
-    def finish(self, session: str, status: int | None) -> None:
-        """End ``session`` and what it delegated to: the tree is killed by its mark, the journals read to their end, the end recorded."""
-        self._unguard(session)
-        self.spawn(self._finish(session, status))
+    def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
+        """End ``session`` and what it delegated to: the tree is killed by its mark, the journals read to their end, the end recorded.
 
-    async def _finish(self, ident: str, status: int | None) -> None:
+        ``tell`` is whom to tell, then, what is to be said of it.
+        """
+        self._unguard(session)
+        self.spawn(self._finish(session, status, tell))
+
+    async def _finish(self, ident: str, status: int | None, tell: Sender | None) -> None:
         session = self.broker.state.sessions.get(ident)
         if session is None or not session.live:
             return
@@ -199,6 +215,8 @@ class Daemon:
         self.attempt(ev.Ended(ident, status))
         for one in family:
             self._ended(self.broker.state.sessions[one])
+        if tell is not None:
+            tell({"type": "ended", "message": await report.farewell(self, ident)})
 
     def _ended(self, session: Session) -> None:
         self.tokens.end_session(session.id)
@@ -220,6 +238,18 @@ class Daemon:
                 log.error("internal error", exc_info=done.exception())
 
         task.add_done_callback(ended)
+
+    async def attest(self, pid: int, pidfd: int, behalf: str) -> Attestation:
+        """Return what ``pid``, held by ``pidfd``, runs now (see ``peers.attest``), hashed beside the loop on behalf of a session or process."""
+        return await self.beside(self.attestor.of_process, pid, pidfd, behalf)
+
+    async def hash_file(self, path: str) -> str:
+        """Return the SHA-256 of a file that the person named. Raises OSError."""
+        return await self.beside(self.attestor.of_file, path, "person")
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """Return ``work(*args)``, done in a thread beside the loop: it reads files that may be large or slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._hashing, work, *args)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -333,6 +363,7 @@ class Daemon:
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
+            self.contents.wake()
             self.publish()
         return n
 
@@ -343,18 +374,19 @@ class Daemon:
 
     def publish(self) -> None:
         """Tell watchers of new rows, and count the uses of grants."""
-        uses: dict[str, tuple[int, float]] = {}
+        uses: dict[str, tuple[int, int, float]] = {}
         end = self.ledger.size()
         while self._published < end:
             entries = self.ledger.query(Filter(after=self._published, limit=1000))
             for entry in entries:
                 if entry["rule"].startswith("grant:") and entry["actor"] == "agent":
-                    n, at = uses.get(entry["rule"][6:], (0, 0.0))
-                    uses[entry["rule"][6:]] = (n + 1, max(at, entry["time"]))
+                    n, denied, at = uses.get(entry["rule"][6:], (0, 0, 0.0))
+                    denied += entry["verdict"] == "deny"
+                    uses[entry["rule"][6:]] = (n + 1, denied, max(at, entry["time"]))
                 self.notify("entry", entry)
             self._published = entries[-1]["seq"] if len(entries) == 1000 else end
-        for ident, (n, at) in uses.items():
-            self.attempt(ev.Used(ident, n, at))
+        for ident, (n, denied, at) in uses.items():
+            self.attempt(ev.Used(ident, n, at, denied))
 
     # -- the policy --------------------------------------------------------------------------------
 
@@ -452,8 +484,11 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.registry.close()
+        self._hashing.shutdown(wait=False, cancel_futures=True)
         try:
             self.ledger.close()
         except LedgerError as e:
             log.error("%s", e)
         self.memory.close()
+        self.contents.close()

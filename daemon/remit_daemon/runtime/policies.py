@@ -19,7 +19,7 @@ from remit_policy.document import PolicyError
 from remit_policy.layers import PolicyDirs, PolicySet, load
 from remit_policy.match import escape
 from remit_policy.model import DENY, FILE_OPS, GUARD, Rule, Snapshot
-from remit_policy.rules import started_with
+from remit_policy.rules import asks_on_change, started_with
 
 PROJECT_FILE = ".remit.toml"
 MAX_PROJECT_FILE = 1 << 20  # bytes; a policy of this size is a fault
@@ -189,6 +189,11 @@ class Policies:
             return started_with(self.set.sources, s.agent, s.exe, s.sha256, s.variables, program)[0]
 
         return () if found(subject.program) else found(subject.agent)
+
+    def asks_on_change(self, subject: Subject) -> bool:
+        """Tell whether what was granted to ``subject``'s agent waits when its program has changed."""
+        s = subject
+        return asks_on_change(self.set.sources, s.agent, s.exe, s.variables)
 
     def snapshot(self, subject: Subject) -> Snapshot:
         """Return the snapshot for ``subject``, without grants. Raises SnapshotRefused."""

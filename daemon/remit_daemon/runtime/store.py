@@ -1,4 +1,4 @@
-"""The daemon's own memory: sessions, prompts, grants and trusted projects, in one SQLite file.
+"""The daemon's own memory: sessions, prompts, grants, known agents and trusted projects, in one SQLite file.
 
 Records are kept as JSON under their id. Every event's changes are one transaction, committed before anything is
 answered, so that a killed daemon comes back with the same prompts under the same ids.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
+from remit_daemon.broker import agents
+from remit_daemon.broker.agents import KnownAgent, of_json
 from remit_daemon.broker.events import Drop, Store
 from remit_daemon.broker.records import (
     Grant,
     Prompt,
     Session,
+    Standing,
     grant_of,
     prompt_of,
     session_of,
+    standing_of,
     to_json,
 )
 
@@ -25,10 +29,12 @@ CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompt (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grant_ (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust (dir BLOB PRIMARY KEY, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS agent (name TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 KEPT_SESSIONS = 500  # ended ones beyond this are forgotten; the ledger has them
-_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_"}
+_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_", "standing": "standing"}
 
 
 class StoreError(Exception):
@@ -63,6 +69,13 @@ class Memory:
             sessions.remove(old)
         return sessions, sorted(prompts, key=_number), sorted(grants, key=_number)
 
+    def standing(self) -> Standing:
+        """Return what holds for all sessions. Raises StoreError."""
+        try:
+            return next((standing_of(t) for t in self._texts("standing")), Standing())
+        except (sqlite3.Error, ValueError, TypeError) as e:
+            raise StoreError(f"the store holds a record that cannot be read: {e}") from None
+
     def _texts(self, kind: str) -> list[str]:
         return [t for (t,) in self._db.execute(f"SELECT record FROM {_TABLES[kind]}")]  # noqa: S608
 
@@ -83,7 +96,7 @@ class Memory:
                 kind = type(record).__name__.lower()
                 sql = f"INSERT OR REPLACE INTO {_TABLES[kind]} VALUES (?, ?)"  # noqa: S608
                 self._db.execute(sql, (record.id, to_json(record)))
-                if not isinstance(record, Session):
+                if isinstance(record, (Prompt, Grant)):
                     self._db.execute(
                         "INSERT INTO counter VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)",
                         (kind, _number(record)),
@@ -96,15 +109,34 @@ class Memory:
 
     def trust(self, directory: str, digest: str) -> None:
         """Remember that the project file of ``directory`` is trusted while its digest is ``digest``."""
-        try:
-            self._db.execute("INSERT OR REPLACE INTO trust VALUES (?, ?)", (_raw(directory), digest))
-        except sqlite3.Error as e:
-            raise StoreError(f"cannot write the store: {e}") from None
+        self._write("INSERT OR REPLACE INTO trust VALUES (?, ?)", (_raw(directory), digest))
 
     def trusted(self, directory: str) -> str:
         """Return the trusted digest of ``directory``, or ""."""
         row = self._db.execute("SELECT digest FROM trust WHERE dir = ?", (_raw(directory),)).fetchone()
         return str(row[0]) if row else ""
+
+    def agents(self) -> dict[str, KnownAgent]:
+        """Return the known agents by name. Raises StoreError on a record that cannot be read."""
+        try:
+            found = [of_json(t) for (t,) in self._db.execute("SELECT record FROM agent ORDER BY name")]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as e:
+            raise StoreError(f"the store holds an agent that cannot be read: {e}") from None
+        return {agent.name: agent for agent in found}
+
+    def keep_agent(self, agent: KnownAgent) -> None:
+        """Remember ``agent``. Raises StoreError."""
+        self._write("INSERT OR REPLACE INTO agent VALUES (?, ?)", (_key(agent.name), agents.to_json(agent)))
+
+    def forget_agent(self, name: str) -> None:
+        """Forget the agent called ``name``. Raises StoreError."""
+        self._write("DELETE FROM agent WHERE name = ?", (_key(name),))
+
+    def _write(self, sql: str, values: tuple[str | bytes, ...]) -> None:
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.Error as e:
+            raise StoreError(f"cannot write the store: {e}") from None
 
     def close(self) -> None:
         """Close the file."""
@@ -113,6 +145,12 @@ class Memory:
 
 def _raw(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
+
+
+def _key(name: str) -> str:
+    return name.encode("ascii", "backslashreplace").decode(
+        "ascii"
+    )  # SQLite's text takes no lone surrogates
 
 
 def _number(record: Prompt | Grant) -> int:

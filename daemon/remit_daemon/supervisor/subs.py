@@ -1,6 +1,6 @@
 """The sub-sessions of one session: who is in which, and their beginnings and ends.
 
-    remitd: delegate -> made beside the loop -> delegated (ticket is good) -> a process of the parent claims it -> ended
+    remitd: delegate -> made beside the loop -> delegated (ticket is good) -> a process of the parent claims it -> over
 
 A sub-session begins when a process of the session that delegated connects a Unix socket to the abstract name CLAIM + ticket. That call
 waits in the kernel while we put the mark on the caller's process, so who it is needs no word of its own, and all of its threads and
@@ -230,7 +230,7 @@ class Subs:
                 # Only now: until they were killed its processes were mediated like before.
                 self._by_mark.pop(one.mark, None)
                 self._finish(one)
-                self._upcall.send({"type": "ended", "sub": one.session.id})
+                self._upcall.send({"type": "over", "sub": one.session.id})
             self._leave(one)
 
     def _finish(self, sub: Sub) -> None:

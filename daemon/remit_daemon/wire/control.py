@@ -6,7 +6,7 @@ its ``session`` and asks again what is still held. A session is gone when remitd
 
 supervisor, first
     hello    version, agent ("" = remitd names it), argv [str], exe, sha256, cwd, project, home, tty (bool),
-             ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
+             ask ("prompt" | "deny" | "allow-once" | "learn"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
 gateway, first (for a sub-session with its id and mark; it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
@@ -23,7 +23,7 @@ supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more; it nev
     poke     the journal has grown
     end      status (exit status of the agent, -signal when killed by one)
     delegated  sub, error ("" = its ticket may be claimed), env ["NAME=value"]: what its first program's environment gets
-    ended    sub: it is over, and nothing carries its mark any more
+    over     sub: it has ended, and nothing carries its mark any more
     subs     subs [ids]: those that there are, first after the welcome when the session is taken up again; others are over
 remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
     asked    seq, prompt (id, to be shown to whoever waits)
@@ -32,6 +32,7 @@ remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to bo
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
     resume
+    ended    message (what is to be said on the terminal at the end, may be ""): in answer to ``end``, where ``tty`` was said
     delegate sub (a new id), parent (the session's id or a sub-session's), agent (the chain, ``reviewer of claude``), mark, tmpdir,
              ticket (text), snapshot, net_all (bool), revision: make a sub-session of ``parent``; said to the supervisor
 
@@ -49,9 +50,9 @@ FIRST_OF_GATEWAY = 1 << 40  # what a session's gateway asks never meets what its
 SUPERVISOR_FIRST = ("hello",)
 GATEWAY_FIRST = ("gateway",)
 GATEWAY_THEN = ("ask", "cancel", "poke")
-SUPERVISOR_THEN = ("ask", "cancel", "poke", "end", "delegated", "ended", "subs")
+SUPERVISOR_THEN = ("ask", "cancel", "poke", "end", "delegated", "over", "subs")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "delegate")
+DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended", "delegate")
 
 CLAIM = b"\0remit-claim-"
 SUB_END = b"\0remit-sub-"

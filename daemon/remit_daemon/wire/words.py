@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 NO_RULE = "no rule matches"
+
+UNCONFINED = "unconfined: it says so itself, nothing holds it"
+
+# How well it is told who a process is.
+LEVELS = {
+    "L3": "started by remit",
+    "L2": "a program that is known under this name",
+    "L1": "a script that is known under this name, by its interpreter's word",
+    "L0": "nothing vouches for it",
+}
 
 # Operations whose names do not read as verbs before their resource.
 _VERBS = {
@@ -35,3 +46,17 @@ def term(seconds: int) -> str:
         if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def span(seconds: float) -> str:
+    """Return about how long ``seconds`` are, in the one unit that says most: ``3d``, ``5h``, ``12m``, ``40s``."""
+    past = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if past >= size:
+            return f"{past // size}{unit}"
+    return f"{past}s"
+
+
+def moment_text(at: float | None) -> str:
+    """Return a time, in seconds since the epoch, as the person's clock shows it; ``-`` for none."""
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

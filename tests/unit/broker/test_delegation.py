@@ -72,12 +72,12 @@ def test_what_one_above_asks_becomes_a_grant_of_it_too(desk: Desk) -> None:
     out = desk.handle(ev.Answer(prompt, "allow", "session"))
     (reply,) = [c.result for c in out if isinstance(c, ev.Reply)]
     assert reply["rule"] == shown == 'allow boss read on "/more/x", for this session'
-    (grant,) = desk.broker.grants(desk.clock.now)
-    assert (grant["agent"], grant["session"]) == ("boss", "s1")
+    (grant,) = desk.broker.state.grants.values()
+    assert (grant.agent, grant.session) == ("boss", "s1")
     assert [s for s, _ in sends(out, "snapshot")] == ["s1", "s2"], "what is below follows from it"
     assert sends(out, "answer")[0][1]["verdict"] == "allow"
     assert desk.ask("s1", "/more/x")["verdict"] == "allow"
-    desk.handle(ev.Revoke(id=grant["id"]))
+    desk.handle(ev.Revoke(id=grant.id))
     assert desk.ask("s2", "/more/x")["type"] == "asked"
 
 
@@ -87,7 +87,7 @@ def test_who_both_ask_both_get_it(desk: Desk) -> None:
         "allow helper of boss read"
     )
     desk.handle(ev.Answer(prompt, "allow", "always"))
-    assert {g["agent"] for g in desk.broker.grants(desk.clock.now)} == {"helper of boss", "boss"}
+    assert {g.agent for g in desk.broker.state.grants.values()} == {"helper of boss", "boss"}
     desk.start("s3", "helper")
     assert desk.ask("s3", "/other/x")["type"] == "asked", (
         "an agent that the person starts under that name is another"
@@ -97,8 +97,8 @@ def test_who_both_ask_both_get_it(desk: Desk) -> None:
 def test_a_refusal_is_the_sub_sessions_alone(desk: Desk) -> None:
     prompt = desk.ask("s2", "/other/x")["prompt"]
     desk.handle(ev.Answer(prompt, "deny", "session"))
-    (grant,) = desk.broker.grants(desk.clock.now)
-    assert (grant["agent"], grant["session"]) == ("helper of boss", "s2")
+    (grant,) = desk.broker.state.grants.values()
+    assert (grant.agent, grant.session) == ("helper of boss", "s2")
     assert desk.ask("s2", "/other/x")["verdict"] == "deny"
     assert desk.ask("s1", "/other/x")["type"] == "asked"
 

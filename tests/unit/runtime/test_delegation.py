@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import socket
 import threading
 from typing import Any
@@ -48,12 +49,41 @@ class Asking:
         return self.result
 
 
+class Writer:
+    """A process that carries marks and writes on ``sock``, which others read: whose a line is tells its writer."""
+
+    def __init__(self, sock: socket.socket, marks: tuple[int, int]) -> None:
+        self._sock = sock
+        lines, self._into = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                resource.setrlimit(resource.RLIMIT_RTTIME, marks)
+                os.close(self._into)
+                while data := os.read(lines, 1 << 16):
+                    sock.sendall(data)
+            finally:
+                os._exit(0)
+        os.close(lines)
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._into, data) :]
+
+    def close(self) -> None:
+        os.kill(self._pid, 9)
+        os.waitpid(self._pid, 0)
+        os.close(self._into)
+        self._sock.close()
+
+
 class World:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.sup: FakeSupervisor = machine.supervisor(tmpdir="/tmp/remit-none")
         self.sup.connect()
-        self.agent = FakePerson(machine.paths.agent)
+        self.marks: dict[str, int] = {}
+        self.agent = self.inside()
         self.person = machine.person()
 
     def delegate(self, caller: FakePerson | None = None, /, **params: Any) -> tuple[dict[str, Any], Any]:
@@ -61,17 +91,23 @@ class World:
         asking = Asking(caller or self.agent, **params)
         frame = self.sup.read()
         assert frame["type"] == "delegate", frame
+        self.marks[frame["sub"]] = frame["mark"]
         self.sup.send({"type": "delegated", "sub": frame["sub"], "error": "", "env": ["A=b=c", "D="]})
         return frame, asking.done()
 
-    def inside(self, sub: str) -> FakePerson:
-        """A program of the sub-session: its supervisor, which connects for it, has named the connection's end."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(SUB_END + sub.encode() + b"-%d" % next(_ends))
-        sock.connect(self.machine.paths.agent)
+    def inside(self, sub: str = "", writer: str | None = None) -> FakePerson:
+        """A program of the session, or of a sub-session: its supervisor, which connects for it, has then named the connection's end.
+        ``writer``: the sub-session that really writes."""
         made = FakePerson.__new__(FakePerson)
-        made.sock, made.file, made.ident, made.heard = sock, sock.makefile("rb"), 0, []
+        sock = socket.socket(socket.AF_UNIX)
+        if sub:
+            sock.bind(SUB_END + sub.encode() + b"-%d" % next(_ends))
+        sock.connect(self.machine.paths.agent)
         sock.settimeout(10)
+        own = self.marks.get(sub if writer is None else writer, self.sup.tag)
+        made.file, made.ident, made.heard = sock.makefile("rb"), 0, []
+        made.sock = Writer(sock, (own, self.sup.tag))  # type: ignore[assignment]
+        self.machine.open.append(made)
         return made
 
     def sessions(self) -> dict[str, Any]:
@@ -127,7 +163,7 @@ def test_it_ends_by_its_supervisors_word_and_leaves_nothing(world: World, machin
     frame, _ = world.delegate(agent="helper", policy=POLICY)
     kept = f"{machine.paths.spool}/{frame['sub']}.toml"
     assert os.path.exists(kept)
-    world.sup.send({"type": "ended", "sub": frame["sub"]})
+    world.sup.send({"type": "over", "sub": frame["sub"]})
     until(lambda: world.sessions()[frame["sub"]]["state"] == "ended", "it ends")
     until(lambda: not os.path.exists(kept), "its policy goes")
     assert world.sessions()[world.sup.session]["state"] == "running"
@@ -161,11 +197,18 @@ def test_its_programs_are_told_from_those_above(world: World) -> None:
     narrow = third.call("token", scope="reader")
     with pytest.raises(RpcError, match="at most"):
         third.call("token.exchange", subject_token=narrow["access_token"], agent="fourth")
-    world.sup.send({"type": "ended", "sub": frame["sub"]})
+    world.sup.send({"type": "over", "sub": frame["sub"]})
     until(lambda: world.sessions()[deeper["sub"]]["state"] == "ended", "what is below ends with it")
     for late in (kept, world.inside(frame["sub"])):
         with pytest.raises((RpcError, EOFError, ConnectionError)):
             late.call("token")
+
+
+def test_a_connection_is_for_its_own_party_alone(world: World) -> None:
+    frame, _ = world.delegate(agent="helper")
+    for link in (world.inside(writer=frame["sub"]), world.inside(frame["sub"], writer="")):
+        with pytest.raises(RpcError, match="is not inside session"):
+            link.call("delegate", argv=["x"], agent="wide")
 
 
 def test_the_name_of_another_ones_sub_session_is_no_way_in(world: World) -> None:
@@ -205,7 +248,7 @@ def test_there_are_only_so_many_at_once(world: World) -> None:
     subs = [world.delegate(agent="helper")[0]["sub"] for _ in range(16)]
     with pytest.raises(RpcError, match="16 sub-sessions already"):
         world.agent.call("delegate", argv=["x"], agent="helper")
-    world.sup.send({"type": "ended", "sub": subs[3]})
+    world.sup.send({"type": "over", "sub": subs[3]})
     until(lambda: world.sessions()[subs[3]]["state"] == "ended", "one ends")
     world.delegate(agent="helper")
 
@@ -235,7 +278,7 @@ def test_a_new_remitd_goes_on_with_those_that_are_left(world: World, machine: Ma
 def test_a_supervisor_speaks_for_its_own_alone(world: World, machine: Machine) -> None:
     mine = world.delegate(agent="helper")[0]["sub"]
     for frame in (
-        {"type": "ended", "sub": mine},
+        {"type": "over", "sub": mine},
         {"type": "subs", "subs": [mine]},
         {"type": "delegated", "sub": mine, "error": "", "env": []},
         {"type": "cancel", "seq": 1, "why": "gone", "sub": 7},

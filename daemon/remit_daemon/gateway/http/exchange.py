@@ -151,7 +151,8 @@ class Exchange:
         clock = asyncio.get_running_loop().time
         end = clock() + HEAD_WITHIN
         while not (size := heads.find(self._buffer)):
-            data = await asyncio.wait_for(self._client.recv(), end - clock())
+            async with asyncio.timeout(end - clock()):
+                data = await self._client.recv()
             if not data:
                 if self._buffer:
                     raise HeadError("the connection ended inside a head")

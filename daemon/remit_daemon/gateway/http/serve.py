@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit_daemon.gateway.accept import will_reset
 from remit_daemon.gateway.authority import Refused
+from remit_daemon.gateway.dial import peer
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
 from remit_daemon.gateway.http import secrets
@@ -347,7 +348,8 @@ class _Connection:
         client = Tls(Plain(self.client, data), certificates(self.ctx).context(host), server_side=True)
         self.first = None
         try:
-            await asyncio.wait_for(client.handshake(), HANDSHAKE_WITHIN)
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                await client.handshake()
         except (ssl.SSLError, OSError, TimeoutError) as e:
             said = getattr(e, "reason", None) or e
             raise self.refuse(
@@ -399,7 +401,8 @@ async def secured(sock: socket.socket, host: str) -> Tls:
     """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
     upstream = Tls(Plain(sock), _trusting(), server_side=False, name=host)
     try:
-        await asyncio.wait_for(upstream.handshake(), HANDSHAKE_WITHIN)
+        async with asyncio.timeout(HANDSHAKE_WITHIN):
+            await upstream.handshake()
     except ssl.SSLCertVerificationError as e:
         sock.close()
         raise OSError(errno.EPROTO, f"its certificate is not valid: {e.verify_message}") from None
@@ -443,7 +446,8 @@ async def serve_transparent(
 async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, refused: Refused) -> None:
     """Tell a client of which nothing was read yet why it is refused. Raises OSError."""
     try:
-        first = await asyncio.wait_for(_listen(client, bytearray()), EXPLAIN_WITHIN)
+        async with asyncio.timeout(EXPLAIN_WITHIN):
+            first = await _listen(client, bytearray())
     except (TimeoutError, EOFError, tls.HelloError) as e:
         raise OSError(errno.ECONNRESET, str(e)) from None
     await explain(ctx, client, refused, first)
@@ -461,8 +465,9 @@ async def explain(ctx: Context, client: socket.socket, refused: Refused, first: 
         if first.kind == TLS and first.hello is not None and first.hello.sni:
             host = hosts.canonical(first.hello.sni)
             stream = Tls(Plain(client, first.data), certificates(ctx).context(host), server_side=True)
-            await asyncio.wait_for(stream.handshake(), EXPLAIN_WITHIN)
-            await asyncio.wait_for(stream.recv(), EXPLAIN_WITHIN)
+            async with asyncio.timeout(EXPLAIN_WITHIN):
+                await stream.handshake()
+                await stream.recv()
         elif first.kind != HTTP:
             raise OSError(errno.ECONNRESET, "no words for a refusal")
     except (TimeoutError, EOFError, hosts.HostError, ssl.SSLError) as e:
@@ -514,6 +519,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
         permit = current[0]
         try:
             upstream = await ctx.dial(host, port, origin)
+            ip = host if hosts.is_address(host) else peer(upstream)
         except OSError as e:
             fault = Refused(
                 f"{host} cannot be reached: {e.strerror or e}",
@@ -523,9 +529,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
-        address = hosts.is_address(host)
-        names = () if address else (host,)
-        ip = host if address else str(upstream.getpeername()[0])
+        names = () if ip == host else (host,)
         connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
         try:
             await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")
