@@ -317,6 +317,14 @@ def test_a_status_and_a_missing_program(arena: Arena) -> None:
     assert boss(arena, quoted(inner(arena, "no-such-program")))[0] == 127
 
 
+def test_its_commits_say_who_assisted_whom(arena: Arena) -> None:
+    commit = "git init -q repo && cd repo && echo x > f && git add f && git commit -qm text && git log -1 --format=%B"
+    code, out, err = boss(arena, quoted(inner(arena, "/bin/sh", "-c", commit, policy=False)))
+    assert code == 0, err
+    sub = said(arena, "sessions")[-1]["id"]
+    assert out.split("\n")[2:4] == ["Assisted-by: probe-helper of probe", f"Remit-Session: {sub}"]
+
+
 NET = """
 [role.probe.net."localhost:{port}"]
 GET = {{ allow = ["/ok", "/headers"] }}
