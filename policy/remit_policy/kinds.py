@@ -11,6 +11,7 @@ the rest. A kind is a hint for the eye and never part of a decision: a key may b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from posixpath import basename
 
@@ -20,6 +21,7 @@ KINDS = ("key", "credential", "history", "later", "program", "config", "source",
 SECRET = ("key", "credential", "history")  # what gives away more than itself
 
 _KEY_NAMES = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ed25519_sk", "id_ecdsa_sk", "secring.gpg")
+_BREAK = re.compile(r"[^a-z]+")
 _KEY_PLACES = ("/.ssh/", "/.gnupg/", "/keyrings/", "/.pki/")
 _ENDINGS = {
     "key": ("pem", "key", "p12", "pfx", "jks", "keystore", "kdbx", "ppk", "asc", "gpg", "age"),
@@ -36,6 +38,12 @@ _ENDINGS = {
     ),
 }  # fmt: skip
 _OF_ENDING = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings}
+# Words of a name that say that a secret is kept in it, unless it is a program's text or about them.
+_WORDS = frozenset([
+    "password", "passwords", "passwd", "passphrase", "credential", "credentials", "secret", "secrets", "token", "tokens",
+    "apikey", "apikeys", "wallet", "keystore", "cookies",
+])  # fmt: skip
+_SPEAKING = ("source", "document", "program")
 _READING = ("read", "list")
 
 
@@ -54,4 +62,6 @@ def kind_of(path: str, matches: Iterable[Rule]) -> str:
         return "credential"
     if protected:
         return "later"
-    return _OF_ENDING.get(ending, "file")
+    kind = _OF_ENDING.get(ending, "file")
+    plain = kind not in _SPEAKING or ending == "txt"
+    return "credential" if plain and _WORDS.intersection(_BREAK.split(stem)) else kind

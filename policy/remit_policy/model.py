@@ -155,6 +155,7 @@ class Snapshot:
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
     program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
+    ``signs`` are the hosts to which requests are signed, ``signs_as`` the origin that publishes the key ("" = none is told).
     ``within`` is the snapshot of the session that delegated, where one did: what this one allows must be allowed by it too
     (``narrowed.engine_of``).
     """
@@ -168,6 +169,8 @@ class Snapshot:
         "reads",
         "rules",
         "secrets",
+        "signs",
+        "signs_as",
         "trailers",
         "variables",
         "within",
@@ -186,6 +189,8 @@ class Snapshot:
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
         trailers: bool = True,
+        signs: tuple[str, ...] = (),
+        signs_as: str = "",
         within: Snapshot | None = None,
     ) -> None:
         self.agent = agent
@@ -198,6 +203,8 @@ class Snapshot:
         self.arguments = arguments
         self.env = env or {}
         self.trailers = trailers
+        self.signs = signs
+        self.signs_as = signs_as
         self.within = within
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
@@ -213,13 +220,16 @@ class Snapshot:
             arguments=self.arguments,
             env=self.env,
             trailers=self.trailers,
+            signs=self.signs,
+            signs_as=self.signs_as,
             within=self.within,
         )
 
     def inside(self, above: Snapshot) -> Snapshot:
         """Return this snapshot as that of a session to which the session of ``above`` delegated: never wider in anything.
 
-        A credential is kept where ``above`` has the same; reads are never left to Landlock, which knows ``above`` alone.
+        A credential, and a host that requests are signed to, is kept where ``above`` has the same; reads are never left to Landlock,
+        which knows ``above`` alone.
         """
         return Snapshot(
             self.agent,
@@ -231,6 +241,8 @@ class Snapshot:
             arguments=self.arguments,
             env=self.env,
             trailers=self.trailers,
+            signs=tuple(h for h in self.signs if h in above.signs),
+            signs_as=self.signs_as,
             within=above,
         )
 
@@ -355,7 +367,9 @@ def dumps(snapshot: Snapshot) -> str:
         f"net_all\t{int(snapshot.net_all)}",
         f"hold\t{snapshot.hold!r}",
         f"trailers\t{int(snapshot.trailers)}",
+        f"signs_as\t{_escape(snapshot.signs_as)}",
     ]
+    lines += [f"sign\t{_escape(host)}" for host in snapshot.signs]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
@@ -378,6 +392,7 @@ def _loads(text: str, depth: int) -> Snapshot:
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
     arguments: list[str] = []
+    signs: list[str] = []
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
@@ -398,6 +413,8 @@ def _loads(text: str, depth: int) -> Snapshot:
                 if not depth or within is not None:
                     raise SnapshotError("too many snapshots one in the other")
                 within = _loads(_unescape(cells[1]), depth - 1)
+            elif cells[0] == "sign":
+                signs.append(_unescape(cells[1]))
             elif cells[0] == "argument":
                 arguments.append(_unescape(cells[1]))
             elif cells[0] == "env":
@@ -414,6 +431,8 @@ def _loads(text: str, depth: int) -> Snapshot:
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
             trailers=settings.get("trailers") != "0",
+            signs=tuple(signs),
+            signs_as=settings.get("signs_as", ""),
             variables=variables,
             secrets=tuple(secrets),
             arguments=tuple(arguments),

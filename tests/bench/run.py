@@ -207,6 +207,7 @@ def main() -> int:
         ("ledger", "bench_ledger"),
         ("D-Bus", "bench_dbus"),
         ("gateway", "bench_gateway"),
+        ("tokens", "bench_tokens"),
     ):
         if chosen(name):
             guarded(table, name, lambda module=module: extra_rows(table, module))  # type: ignore[misc]

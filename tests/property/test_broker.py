@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,6 +35,8 @@ from remit_policy.engine import Engine
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GUARD, PACK, USER, Rule, Snapshot, loads
 
 HOME = "/home/u"
+SCOPES = ["files:read", "exec:run", "log:read", "grants:revoke", "net:listen"]
+NOBODYS = {"grants:revoke", "net:listen"}  # a person may not grant these
 PATHS = [
     HOME + p
     for p in (
@@ -56,11 +58,22 @@ def base(shut: bool = True) -> Snapshot:
     rules += [Rule(USER, DENY if shut else ASK, op, HOME + "/shut/**", source="u:2") for op in OPS]
     rules += [Rule(PACK, ASK, op, "**/.env", protected=True, source="pack:1") for op in OPS]
     rules += [Rule(ADMIN, ASK, op, HOME + "/admin/**", final=True, source="a:1") for op in OPS]
+    rules.append(Rule(PACK, ALLOW, "use", "token:files:read", source="pack:2"))
+    rules += [Rule(USER, DENY, "use", "token:exec:run", source="u:3")] if shut else []
+    rules.append(Rule(ADMIN, ASK, "use", "token:net:listen", final=True, source="a:2"))
     rules += [Rule(GUARD, DENY, op, HOME + "/.remit/**", source="remit") for op in OPS]
     return Snapshot("claude", tuple(rules))
 
 
-class Broken(RuleBasedStateMachine):
+class Desk(RuleBasedStateMachine):
+    """What is asked about tokens, and the answers. ``wanted`` are the scopes that are asked for together."""
+
+    wanted: ClassVar[list[list[str]]] = [[a, b] if a != b else [a] for a in SCOPES for b in SCOPES]
+    shut = True
+    durations: ClassVar[list[str | int]] = ["once", "session", "always", 60, 0, "soon"]
+    edits: ClassVar[list[str]] = ["", "1", "2", "3", "4", HOME + "/**", "/**", HOME + "/work/*.py"]
+    waits: ClassVar[list[int]] = [1, 20, 700, 86400, 31 * 86400]
+
     sessions = Bundle("sessions")
 
     def __init__(self) -> None:
@@ -73,7 +86,10 @@ class Broken(RuleBasedStateMachine):
         self.snapshots: dict[str, Snapshot] = {}
         self.seq = 0
         self.count = 0
-        self.bases = base()
+        self.bases = base(self.shut)
+        self.requests: dict[str, ev.AskConsent] = {}
+        self.asked_by: dict[str, str] = {}
+        self.fetched: set[str] = set()
 
     def handle(self, event: ev.Event) -> list[ev.Command]:
         before = copy.copy(self.broker.state.copy())
@@ -135,47 +151,98 @@ class Broken(RuleBasedStateMachine):
 
     @initialize(target=sessions)
     def first(self) -> str:
-        return self.start("prompt", "claude")
-
-    @rule(
-        target=sessions,
-        ask=st.sampled_from(["prompt", "prompt", "deny", "allow-once"]),
-        agent=st.sampled_from(["claude", "codex"]),
-    )
-    def start(self, ask: str, agent: str) -> str:
-        self.count += 1
-        ident = f"s{self.count}"
-        session = Session(ident, agent, 1, "i", 1 << 61, HOME + "/work", (agent,), self.clock.now, ask=ask)
-        self.handle(ev.Started(session, self.bases))
-        self.snapshots[ident] = loads(self.broker.snapshot(ident)[0])
-        return ident
-
-    @rule(session=sessions, path=st.sampled_from(PATHS), ops=st.sets(st.sampled_from(OPS), min_size=1))
-    def ask(self, session: str, path: str, ops: set[str]) -> None:
-        if not self.broker.state.sessions[session].live:
-            return
-        self.seq += 1
-        self.held[session, self.seq] = (tuple(sorted(ops)), path)
-        assert self.handle(ev.Ask(session, self.seq, tuple(ops), path))
-
-    @rule(data=st.data(), why=st.sampled_from(["gone", "expired"]))
-    def cancel(self, data: st.DataObject, why: str) -> None:
-        if self.held:
-            session, seq = data.draw(st.sampled_from(sorted(self.held)))
-            del self.held[session, seq]
-            self.handle(ev.Cancel(session, seq, why))
+        return self.begin("prompt", "claude")
 
     @rule(
         data=st.data(),
-        verdict=st.sampled_from(["allow", "deny", "maybe"]),
-        duration=st.sampled_from(["once", "session", "always", 60, 0, "soon"]),
-        scope=st.sampled_from(["", "1", "2", "3", "4", HOME + "/**", "/**", HOME + "/work/*.py"]),
+        client=st.sampled_from(["", "", "process:1", "process:2", "oauth:x"]),
     )
-    def answer(self, data: st.DataObject, verdict: str, duration: str | int, scope: str) -> None:
+    def want_token(self, data: st.DataObject, client: str) -> None:
+        scopes = data.draw(st.sampled_from(self.wanted))
+        live = [s for s in self.broker.state.sessions.values() if s.live]
+        if not client and not live:
+            return
+        session = None if client else data.draw(st.sampled_from(sorted(live, key=lambda s: s.id)))
+        text = "https://a.example " + " ".join(sorted(scopes))
+        event = ev.AskConsent(
+            f"r{len(self.requests)}", session.agent if session else "claude", text, "https://a.example", tuple(scopes),
+            session=session.id if session else "", client=client, base=self.bases if client else None,
+        )  # fmt: skip
+        reply = self.reply(event)
+        if reply is None:
+            return
+        if "prompt" in reply:
+            self.requests[event.request] = event
+            self.asked_by[event.request] = reply["prompt"]
+            assert not NOBODYS & set(scopes), "asked a person what only an administrator may grant"
+        elif reply["verdict"] == "allow":
+            grant = self.broker.state.grants.get(reply["grant"])
+            if grant is None:
+                by_policy = session is not None and self.token_verdict(scopes) == ALLOW
+                assert by_policy or (session is not None and session.ask == "allow-once")
+            else:
+                assert (grant.verdict, grant.client) == ("allow", client)
+                assert grant.patterns[0].replace("\\", "") == text
+                assert client.startswith("process:") or grant.agent == event.agent
+            self.may_have(scopes)
+
+    @rule(data=st.data(), thief=st.booleans())
+    def fetch_token(self, data: st.DataObject, thief: bool) -> None:
+        if not self.requests:
+            return
+        allowed = {p.id for p in self.broker.state.prompts.values() if p.state is PromptState.ALLOWED}
+        ready = [r for r in self.requests if self.asked_by[r] in allowed]
+        event = self.requests[data.draw(st.sampled_from(sorted(ready or self.requests)))]
+        client = "process:thief" if thief else event.client
+        session = "" if thief else event.session
+        base_ = self.bases if client else None
+        prompt = self.broker.consent(event.request, session, client)
+        reply = self.reply(ev.Redeem(event.request, session, client, base_))
+        if reply is None or thief:
+            assert reply is None, "handed to another"
+            return
+        assert prompt is not None
+        assert prompt.state is PromptState.ALLOWED
+        assert event.request not in self.fetched, "handed out twice"
+        self.fetched.add(event.request)
+        if reply["verdict"] == "allow":
+            self.may_have(list(event.scopes))
+            assert prompt.path == event.text
+            assert self.token_verdict(event.scopes) == ALLOW or any(
+                a.verdict == "allow" for a in self.answers
+            )
+            assert not reply["grant"] or self.broker.state.grants[reply["grant"]].client == event.client
+
+    @rule(client=st.sampled_from(["process:1", "process:2"]))
+    def client_ends(self, client: str) -> None:
+        self.handle(ev.ClientGone(client))
+        assert not any(g.client == client for g in self.broker.state.grants.values())
+        assert all(
+            self.broker.consent(r, "", client) is None
+            or self.broker.consent(r, "", client).state is not PromptState.OPEN
+            for r in self.requests
+        )  # type: ignore[union-attr]
+
+    def token_verdict(self, scopes: Any) -> int:
+        engine = Engine(self.bases)
+        return max(engine.decide("use", "token:" + s).verdict for s in scopes)
+
+    def may_have(self, scopes: list[str]) -> None:
+        assert self.token_verdict(scopes) != DENY, "gave what the policy denies"
+        assert not NOBODYS & set(scopes), "gave what only an administrator grants"
+
+    def reply(self, event: ev.Event) -> dict[str, Any] | None:
+        """Handle ``event``; None when it was refused."""
+        return next((c.result for c in self.handle(event) if isinstance(c, ev.Reply)), None)
+
+    @rule(data=st.data(), verdict=st.sampled_from(["allow", "allow", "deny", "maybe"]))
+    def answer(self, data: st.DataObject, verdict: str) -> None:
+        duration, scope = data.draw(st.sampled_from(self.durations)), data.draw(st.sampled_from(self.edits))
         prompts = self.broker.state.prompts
         if not prompts:
             return
-        ident = data.draw(st.sampled_from(sorted(prompts)))
+        waiting = [p.id for p in prompts.values() if p.state is PromptState.OPEN]
+        ident = data.draw(st.sampled_from(sorted(waiting or prompts)))
         if scope.isdigit():
             offered = prompts[ident].scopes
             scope = offered[min(int(scope), len(offered)) - 1].pattern
@@ -183,12 +250,7 @@ class Broken(RuleBasedStateMachine):
         self.answers.append(event)
         self.handle(event)
 
-    @rule(data=st.data(), looking=st.booleans())
-    def look(self, data: st.DataObject, looking: bool) -> None:
-        if self.broker.state.prompts:
-            self.handle(ev.Look(data.draw(st.sampled_from(sorted(self.broker.state.prompts))), 1, looking))
-
-    @rule(everything=st.booleans(), agent=st.sampled_from(["claude", "codex"]))
+    @rule(everything=st.booleans(), agent=st.sampled_from(["claude", "codex", "nobody"]))
     def revoke(self, everything: bool, agent: str) -> None:
         self.handle(ev.Revoke(all=True) if everything else ev.Revoke(agent=agent))
 
@@ -268,17 +330,58 @@ class Broken(RuleBasedStateMachine):
             ev.PolicyChanged({s.id: self.bases for s in self.broker.state.sessions.values() if s.live})
         )
 
-    @rule(seconds=st.sampled_from([1, 20, 700, 86400, 31 * 86400]))
-    def wait(self, seconds: int) -> None:
+    @rule(data=st.data())
+    def wait(self, data: st.DataObject) -> None:
+        seconds = data.draw(st.sampled_from(self.waits))
         self.clock.pass_(seconds)
         self.handle(ev.Tick())
 
-    @rule(session=sessions)
+    def begin(self, ask: str, agent: str) -> str:
+        self.count += 1
+        ident = f"s{self.count}"
+        session = Session(ident, agent, 1, "i", 1 << 61, HOME + "/work", (agent,), self.clock.now, ask=ask)
+        self.handle(ev.Started(session, self.bases))
+        self.snapshots[ident] = loads(self.broker.snapshot(ident)[0])
+        return ident
+
+
+class Broken(Desk):
+    """All of it, with operations that are held, sessions that end, and a daemon that is killed."""
+
+    @rule(
+        target=Desk.sessions,
+        ask=st.sampled_from(["prompt", "prompt", "deny", "allow-once"]),
+        agent=st.sampled_from(["claude", "codex"]),
+    )
+    def start(self, ask: str, agent: str) -> str:
+        return self.begin(ask, agent)
+
+    @rule(session=Desk.sessions, path=st.sampled_from(PATHS), ops=st.sets(st.sampled_from(OPS), min_size=1))
+    def ask(self, session: str, path: str, ops: set[str]) -> None:
+        if not self.broker.state.sessions[session].live:
+            return
+        self.seq += 1
+        self.held[session, self.seq] = (tuple(sorted(ops)), path)
+        assert self.handle(ev.Ask(session, self.seq, tuple(ops), path))
+
+    @rule(data=st.data(), why=st.sampled_from(["gone", "expired"]))
+    def cancel(self, data: st.DataObject, why: str) -> None:
+        if self.held:
+            session, seq = data.draw(st.sampled_from(sorted(self.held)))
+            del self.held[session, seq]
+            self.handle(ev.Cancel(session, seq, why))
+
+    @rule(data=st.data(), looking=st.booleans())
+    def look(self, data: st.DataObject, looking: bool) -> None:
+        if self.broker.state.prompts:
+            self.handle(ev.Look(data.draw(st.sampled_from(sorted(self.broker.state.prompts))), 1, looking))
+
+    @rule(session=Desk.sessions)
     def lose(self, session: str) -> None:
         self.held = {k: v for k, v in self.held.items() if k[0] != session}
         self.handle(ev.Lost(session))
 
-    @rule(session=consumes(sessions))
+    @rule(session=consumes(Desk.sessions))
     def end(self, session: str) -> None:
         self.held = {k: v for k, v in self.held.items() if k[0] != session}
         self.handle(ev.Ended(session, 0))
@@ -324,7 +427,7 @@ class Broken(RuleBasedStateMachine):
     @invariant()
     def one_prompt_for_one_access(self) -> None:
         keys = [
-            (p.session, p.ops, p.path)
+            (p.session, p.ops, p.path, p.consent and p.consent.client)
             for p in self.broker.state.prompts.values()
             if p.state is PromptState.OPEN
         ]
@@ -352,3 +455,35 @@ class Broken(RuleBasedStateMachine):
 
 Broken.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestBroker = Broken.TestCase
+
+
+class Consents(Desk):
+    """Tokens alone, and few of them, so that each short run has the same asked for, answered and fetched again."""
+
+    wanted: ClassVar[list[list[str]]] = [["log:read"], ["exec:run"], ["exec:run", "net:listen"]]
+    shut = False
+    durations: ClassVar[list[str | int]] = ["once", "always", 60]
+    edits: ClassVar[list[str]] = [""]
+    waits: ClassVar[list[int]] = [1, 20, 61, 700]
+
+    @rule(
+        data=st.data(),
+        client=st.sampled_from(["", "process:1", "oauth:x"]),
+        between=st.sampled_from(["nothing", "a policy", "a wait", "a revocation"]),
+    )
+    def a_whole_life(self, data: st.DataObject, client: str, between: str) -> None:
+        """What the other rules do, in the order in which something comes of it."""
+        self.want_token(data, client)
+        self.answer(data, "allow")
+        if between == "a policy":
+            self.policy(True)
+        elif between == "a wait":
+            self.wait(data)
+        elif between == "a revocation":
+            self.revoke(False, "claude")
+        self.fetch_token(data, False)
+        self.policy(False)
+
+
+Consents.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestConsents = Consents.TestCase

@@ -210,6 +210,22 @@ class Held:
         return self.got
 
 
+def test_a_prompt_names_the_processes_that_led_to_it(arena: Arena) -> None:
+    table = rules()
+    table["read"]["ask"] = ["$HOME/asked/**"]
+    arena.write_policy(table)
+    script = f"sh -c 'cat {arena.info['asked_file']}; true'; true"
+    argv = arena.remit_run("/bin/sh", "-c", script, ask="prompt", options=("--hold", "20s"))
+    process = arena.popen(argv)
+    (prompt,) = wait_for(lambda: [p for p in said(arena, "prompts") if p["comm"] == "cat"])
+    assert [p["comm"] for p in prompt["chain"]] == ["sh", "sh"]
+    assert all(p["pid"] != process.pid for p in prompt["chain"]), "the supervisor is ours"
+    _, out, _ = arena.communicate(arena.remit("answer", prompt["id"], "deny", "--preview"))
+    assert "deny probe read" in out
+    assert arena.communicate(arena.remit("answer", prompt["id"], "deny"))[0] == 0
+    assert process.wait(10) == 0
+
+
 def test_held_then_allowed_then_recorded(arena: Arena) -> None:
     held = Held(arena)
     prompt = held.prompt()

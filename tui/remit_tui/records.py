@@ -51,7 +51,9 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it."""
+    """One open question. ``held_until`` (seconds since the epoch) is None when remitd does not tell it.
+
+    ``facts`` are (label, text): what else a person should know of a question about a token."""
 
     id: str
     state: str
@@ -71,6 +73,7 @@ class Prompt:
     holding: int
     held_until: float | None
     scopes: tuple[Scope, ...]
+    facts: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, record: object) -> Prompt:
@@ -99,6 +102,7 @@ class Prompt:
                 Scope(_text(s, "scope"), _text(s, "label"), _text(s, "rule"))
                 for s in _list(record, "scopes")
             ),
+            facts=tuple((_text(f, "label"), _text(f, "text")) for f in _list(record, "facts")),
         )
 
     @property
@@ -106,7 +110,7 @@ class Prompt:
         """What a person decides on; while it is the same, the same question is being asked."""
         return (
             self.agent, self.session, self.project, self.ops, self.path, self.path2,
-            self.pid, self.exe, self.comm, self.argv, self.source, self.scopes,
+            self.pid, self.exe, self.comm, self.argv, self.source, self.scopes, self.facts,
         )  # fmt: skip
 
 

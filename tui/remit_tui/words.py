@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from remit_daemon.wire.words import rule_name, verbs
+from remit_daemon.wire.words import OUTSIDE, rule_name, verbs
 from remit_tui.events import ONCE, TERMS
 from remit_tui.records import Prompt, Session
 from remit_tui.state import QUIET, State
@@ -30,7 +30,8 @@ def sentence(prompt: Prompt) -> str:
     """Return who wants what, the resource (which follows on lines of its own) left out."""
     agent = shown(prompt.agent) or "an agent without a name"
     inside = f", through {shown(prompt.comm)}," if prompt.comm and prompt.comm != prompt.agent else ""
-    return f"{agent} (session {shown(prompt.session)}){inside} wants to {operations(prompt.ops)}"
+    where = f"session {shown(prompt.session)}" if prompt.session else OUTSIDE
+    return f"{agent} ({where}){inside} wants to {operations(prompt.ops)}"
 
 
 def _field(label: str, value: str, width: int, style: str = "") -> list[Line]:
@@ -67,6 +68,8 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     if prompt.path2:
         lines += [[("", "and")]]
         lines += [[("", "  "), ("bold", part)] for part in fold(shown(prompt.path2), width - 2)]
+    for label, text in prompt.facts:
+        lines += _field(shown(label), shown(text), width)
     if prompt.argv:
         lines += _field("command", command(prompt.argv), width)
     program = f"{shown(prompt.exe) or shown(prompt.comm) or 'unknown'} (process {prompt.pid})"

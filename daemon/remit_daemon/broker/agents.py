@@ -38,10 +38,10 @@ class KnownAgent:
     changed: float | None = None
     pending: bool = False
 
-    @property
-    def current(self) -> Program | None:
-        """The program that was seen last."""
-        return max(self.programs, key=lambda p: p.last_seen, default=None)
+    def before(self, path: str) -> Program | None:
+        """Return what a new program at ``path`` comes in the place of: what was seen there last, or else what was seen last."""
+        there = [p for p in self.programs if p.path == path]
+        return max(there or self.programs, key=lambda p: p.last_seen, default=None)
 
     def knows(self, digest: str, interpreter_digest: str = "") -> bool:
         """Tell whether a program of this digest was seen under the name, run by that interpreter where one was noted."""
@@ -62,7 +62,7 @@ def seen(known: KnownAgent | None, name: str, program: Program) -> tuple[KnownAg
         return KnownAgent(name, program.first_seen, (program,)), None
     old = next((p for p in known.programs if p.digest == program.digest), None)
     if old is None:
-        return known.updated(program), known.current
+        return known.updated(program), known.before(program.path)
     kept = replace(
         old, path=program.path, last_seen=program.last_seen,
         interpreter_digest=program.interpreter_digest or old.interpreter_digest,

@@ -9,7 +9,8 @@ What holds whatever comes:
 - no operation is allowed but by the policy in force, by a grant that covers it, or by an answer to its own prompt;
 - nothing is allowed that the policy in force denies;
 - a hold ends by exactly one of: answer, cancel, loss of its connection, end of its session;
-- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers.
+- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers;
+- what is asked about a token (``consents``) is answered by a person or by policy, and handed out once for each request.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
+from remit_daemon.broker import consents, keeping, standing
 from remit_daemon.broker import events as ev
-from remit_daemon.broker import keeping
-from remit_daemon.broker.events import Refused as Refused
+from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
+from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.keeping import MAX_ALWAYS
 from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
@@ -38,19 +40,17 @@ from remit_daemon.broker.states import (
     move_prompt,
     move_session,
 )
-from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, quiet_view, session_view
+from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
 from remit_daemon.wire.control import of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
-from remit_daemon.wire.words import term
 from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
-PROMPT_LIFE = 600.0  # seconds until an unanswered prompt is missed
-MAX_QUIET = 86400.0  # seconds: longer than a day is forgotten, and a policy's business
+__all__ = ["Broker", "Refused"]
+
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
-MAX_OPEN = 100  # open prompts of one session; what is asked beyond is denied at once
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
 _ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
@@ -100,6 +100,10 @@ class Broker:
         """Return the wire Prompt. Raises Refused when there is none."""
         return self._view(self._prompt(ident))
 
+    def consent(self, request: str, session: str = "", client: str = "") -> Prompt | None:
+        """Return the prompt that the request with digest ``request`` waits for, when it is who asked that asks now."""
+        return consents.find(self.state, request, session, client)
+
     def prompts(self, all_of_them: bool = False) -> list[dict[str, Any]]:
         """Return the open prompts, or all that are kept, oldest first."""
         return [
@@ -114,6 +118,8 @@ class Broker:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
         duration = self._duration(answer.duration)
+        if prompt.consent is not None:
+            consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         ops, patterns, tokens = meaning(prompt, scope)
         whom = self._whom(prompt, answer.verdict, duration)
@@ -146,6 +152,12 @@ class Broker:
                 return self._ended(event, now)
             case ev.Ask():
                 return self._ask(event, now)
+            case ev.AskConsent():
+                return consents.ask(self.state, self.judge, event, now)
+            case ev.Redeem():
+                return consents.redeem(self.state, self.judge, event, now)
+            case ev.ClientGone():
+                return self._client_gone(event.client)
             case ev.Cancel():
                 return self._cancel(event, now)
             case ev.Answer():
@@ -173,7 +185,7 @@ class Broker:
                 entry = {"actor": "human", "op": "review", "outcome": "ok", "note": event.what}
                 return [ev.Record(entry, sync=True), ev.Reply()]
             case ev.Quiet():
-                return self._quiet(event, now)
+                return _ordered(standing.quiet(self.state, event, now, PROMPT_LIFE))
             case ev.Steer():
                 return self._steer(event)
             case ev.PolicyChanged():
@@ -339,8 +351,8 @@ class Broker:
             )  # fmt: skip
             why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
             return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
-        if self.quiet(now) == "deny":
-            text = "the person is not to be asked now; try again later"
+        if standing.mode(s, now) == "deny":
+            text = QUIET
             entry = _entry(
                 session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
                 path2=event.path2, note=f"quiet: {', '.join(event.ops)}", argv=event.argv, pid=event.pid,
@@ -409,7 +421,7 @@ class Broker:
             id=f"p{s.next_prompt}", session=session.id, agent=session.agent, project=session.project,
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
-            deadline=max(now, s.standing.quiet_until if self.quiet(now) else 0.0) + PROMPT_LIFE, scopes=scopes,
+            deadline=standing.deadline(s, now, PROMPT_LIFE), scopes=scopes,
             chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
@@ -423,6 +435,16 @@ class Broker:
             ):
                 ends[p.state] += 1
         return Before(ends[PromptState.ALLOWED], ends[PromptState.DENIED], ends[PromptState.MISSED])
+
+    def _client_gone(self, client: str) -> list[ev.Command]:
+        s = self.state
+        out: list[ev.Command] = []
+        for prompt in [p for p in self._open("") if p.consent is not None and p.consent.client == client]:
+            out += self._miss(prompt)
+        for grant in [g for g in s.grants.values() if client and g.client == client]:
+            del s.grants[grant.id]
+            out.append(ev.Drop("grant", grant.id))
+        return _ordered(out)
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -446,6 +468,8 @@ class Broker:
         duration = self._duration(event.duration)
         move = PromptMove.ALLOW if event.verdict == "allow" else PromptMove.DENY
         move_prompt(prompt.state, move)
+        if prompt.consent is not None:
+            return self._answer_consent(prompt, event, duration, now)
         session = self._session(prompt.session)
         if not session.live and duration in (ONCE, SESSION):
             raise Refused(CONFLICT, f"session {session.id} has ended; answer for always or for a time")
@@ -482,9 +506,17 @@ class Broker:
         else:
             made = [
                 self._new_grant(
-                    prompt, whom, event.verdict, duration, ops, patterns, tokens, now, event.via
+                    prompt,
+                    (one.agent, one.id),
+                    event.verdict,
+                    duration,
+                    ops,
+                    patterns,
+                    tokens,
+                    now,
+                    event.via,
                 )
-                for whom in self._grantees(prompt, event.verdict)
+                for one in self._grantees(prompt, event.verdict)
             ]
             grant = made[0]
             for fresh in made:
@@ -522,12 +554,45 @@ class Broker:
         return asking or [session]
 
     def _whom(self, prompt: Prompt, verdict: str, duration: str) -> str:
-        if duration == ONCE:
+        if duration == ONCE or prompt.consent is not None:
             return prompt.agent
         return " and ".join(session.agent for session in self._grantees(prompt, verdict))
 
+    def _answer_consent(
+        self, prompt: Prompt, event: ev.Answer, duration: str, now: float
+    ) -> list[ev.Command]:
+        s = self.state
+        consents.check_term(prompt, duration)
+        scope, _ = self._scope(prompt, event.scope, duration)
+        if event.verdict == "allow" and prompt.session and self._judge(prompt) == DENY:
+            raise Refused(CONFLICT, "the policy denies this")
+        ops, patterns, _ = meaning(prompt, scope)
+        rule = describe(event.verdict, ops, patterns, prompt.agent, duration)
+        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
+        out: list[ev.Command] = [
+            ev.Record(consents.entry(prompt, "human", event.verdict, rule), sync=True),
+            *consents.settle(s, prompt, settled),
+        ]
+        done, ident = [prompt.id], None
+        if duration != ONCE:
+            whom = prompt.agent, prompt.session
+            grant = self._new_grant(
+                prompt, whom, event.verdict, duration, ops, patterns, None, now, event.via
+            )
+            ident = grant.id
+            for old in [g for g in s.grants.values() if _same_place(g, grant)]:
+                del s.grants[old.id]
+                out.append(ev.Drop("grant", old.id))
+            s.grants[grant.id] = grant
+            out.append(ev.Store(grant))
+            for other in [p for p in s.prompts.values() if consents.covers(grant, p)]:
+                out += consents.settle(s, other, replace(settled, by=grant.id))
+                done.append(other.id)
+        out.append(ev.Reply({"rule": rule, "grant": ident, "settled": done}))
+        return _ordered(out)
+
     def _new_grant(
-        self, prompt: Prompt, whom: Session, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
+        self, prompt: Prompt, whom: tuple[str, str], verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
         tokens: tuple[str, ...] | None, now: float, via: str,
     ) -> Grant:  # fmt: skip
         s = self.state
@@ -535,9 +600,9 @@ class Broker:
         if duration != SESSION:
             expires = now + (MAX_ALWAYS if duration == ALWAYS else min(float(duration), MAX_ALWAYS))
         grant = Grant(
-            id=f"g{s.next_grant}", agent=whom.agent, session=whom.id if duration == SESSION else "",
+            id=f"g{s.next_grant}", agent=whom[0], session=whom[1] if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
-            argv=tokens, prompt=prompt.id, via=via,
+            argv=tokens, prompt=prompt.id, via=via, client=prompt.consent.client if prompt.consent else "",
         )  # fmt: skip
         s.next_grant += 1
         return grant
@@ -558,6 +623,8 @@ class Broker:
             wanted = self._home + wanted[1:]
         if duration == ONCE:
             raise Refused(INVALID_PARAMS, "an answer for once has no wider scope")
+        if prompt.consent is not None:
+            raise Refused(INVALID_PARAMS, "a question about a token has no other scope")
         if is_exec(prompt.ops, prompt.argv):
             inside = exec_within(wanted, prompt.path, prompt.scopes)
         elif not resources.is_path(prompt.ops[0], prompt.path):
@@ -577,6 +644,8 @@ class Broker:
     def _settle(self, prompt: Prompt, settled: Settled, out: list[ev.Command]) -> list[ev.Command]:
         """Close ``prompt`` with ``settled`` and answer its holds; returns ``out`` with what follows."""
         s = self.state
+        if prompt.consent is not None:
+            return [*out, *consents.settle(s, prompt, settled)]
         move = PromptMove.ALLOW if settled.verdict == "allow" else PromptMove.DENY
         holds = [k for k, v in s.holds.items() if v == prompt.id]
         prompt = replace(prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None)
@@ -719,7 +788,7 @@ class Broker:
             out.append(ev.Drop("prompt", ident))
         if changed:
             out += self._push(self._affected(changed))
-        out += self._standing(now)
+        out += standing.tick(s, now)
         return _ordered(out)
 
     def _kept(self, grant: Grant, now: float) -> list[ev.Command]:
@@ -734,49 +803,6 @@ class Broker:
             ev.Reply({"grant": grant.id, "rule": grant_view(grant)["rule"]}),
         ]
         return _ordered(out)
-
-    # -- what stands for all sessions --------------------------------------------------------------
-
-    def quiet(self, now: float) -> str:
-        """Return the quiet mode in force, "" when there is none."""
-        standing = self.state.standing
-        return standing.quiet if standing.quiet_until > now else ""
-
-    def _quiet(self, event: ev.Quiet, now: float) -> list[ev.Command]:
-        if event.mode not in ("deny", "hold", "off"):
-            raise Refused(INVALID_PARAMS, "quiet is deny, hold or off")
-        if event.mode != "off" and not 0 < event.seconds <= MAX_QUIET:
-            raise Refused(INVALID_PARAMS, f"quiet lasts between one second and {term(int(MAX_QUIET))}")
-        mode, until = ("", 0.0) if event.mode == "off" else (event.mode, now + event.seconds)
-        note = f"for {term(event.seconds)}" if mode else ""
-        out = self._stand("human", event.mode, note, quiet=mode, quiet_until=until)
-        if mode == "hold":
-            for prompt in [p for p in self.state.prompts.values() if p.state is PromptState.OPEN]:
-                later = max(prompt.deadline, until + PROMPT_LIFE)
-                self.state.prompts[prompt.id] = replace(prompt, deadline=later)
-                out.append(ev.Store(self.state.prompts[prompt.id]))
-        return _ordered(
-            [*out, ev.Reply(quiet_view(self.state.standing, now) or {"mode": "off", "until": None})]
-        )
-
-    def _stand(self, actor: str, outcome: str, note: str, **fields: Any) -> list[ev.Command]:
-        s = self.state
-        s.standing = replace(s.standing, **fields)
-        entry = {"actor": actor, "op": "quiet", "outcome": outcome, "note": note}
-        view = quiet_view(s.standing, 0.0) or {"mode": "off", "until": None}
-        return [ev.Store(s.standing), ev.Record(entry, sync=actor == "human"), ev.Notify("quiet", view)]
-
-    def _standing(self, now: float) -> list[ev.Command]:
-        """Return what time brings: the end of a quiet time, and once a month the call for a review."""
-        s = self.state
-        out: list[ev.Command] = []
-        if s.standing.quiet and s.standing.quiet_until <= now:
-            out += self._stand("remit", "off", "its time is over", quiet="", quiet_until=0.0)
-        due = [g for g in s.grants.values() if keeping.is_due(g, now)]
-        if due and now - s.standing.reminded >= keeping.REVIEW_EVERY:
-            s.standing = replace(s.standing, reminded=now)
-            out += [ev.Store(s.standing), ev.Notify("review", {"grants": len(due)})]
-        return out
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -809,6 +835,8 @@ class Broker:
         return out
 
     def _judge(self, prompt: Prompt) -> int:
+        if prompt.consent is not None:
+            return self.judge.token(self.state, prompt.session, prompt.consent.scopes)[0]
         argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
         return self.judge.verdict(self.state, prompt.session, prompt.ops, prompt.path, prompt.path2, argv)
 
@@ -841,15 +869,15 @@ class Broker:
     def _view(self, prompt: Prompt) -> dict[str, Any]:
         open_ = prompt.state is PromptState.OPEN and prompt.session in self.state.sessions
         whom = self._whom(prompt, "allow", ALWAYS) if open_ else prompt.agent
-        return prompt_view(prompt, whom, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)))
+        return prompt_view(prompt, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)), whom)
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))
 
 
 def _same_place(old: Grant, new: Grant) -> bool:
-    return (old.agent, old.session, old.ops, old.patterns, old.argv) == (
-        new.agent, new.session, new.ops, new.patterns, new.argv,
+    return (old.agent, old.session, old.client, old.ops, old.patterns, old.argv) == (
+        new.agent, new.session, new.client, new.ops, new.patterns, new.argv,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit_daemon.broker.records import Grant, Parent, Prompt, Session, Standing
+from remit_daemon.broker.records import Fact, Grant, Parent, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
@@ -65,6 +65,47 @@ class Ask:
     source: str = ""
     count: int = 1
     chain: tuple[Parent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskConsent:
+    """A program asks for a token: ``text`` is the resource in its canonical form, the rest as in ``records.Consent``.
+
+    Inside a session ``session`` is set, and its policy in force counts; outside ``client`` is, and ``base``, the policy for
+    ``agent``. The reply is {prompt} where a person is asked, else {verdict, grant, message}.
+    """
+
+    request: str
+    agent: str
+    text: str
+    audience: str
+    scopes: tuple[str, ...]
+    details: str = "[]"
+    session: str = ""
+    client: str = ""
+    base: Snapshot | None = None
+    facts: tuple[Fact, ...] = ()
+    pid: int = 0
+    proc: str = ""
+    exe: str = ""
+    comm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Redeem:
+    """Whoever asked fetches the token of the request with digest ``request``. The reply is {verdict, grant, message}."""
+
+    request: str
+    session: str = ""
+    client: str = ""
+    base: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """``client`` is no more: what it asked is missed, what it was given ends."""
+
+    client: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +247,9 @@ Event = (
     | Lost
     | Ended
     | Ask
+    | AskConsent
+    | Redeem
+    | ClientGone
     | Cancel
     | Answer
     | Look

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from remit_daemon.broker.decider import Decider
 from remit_daemon.broker.events import Ask
 from remit_daemon.broker.learning import learnable
-from remit_daemon.broker.records import Grant, Prompt
+from remit_daemon.broker.records import TOKEN, Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
 from remit_policy.kinds import kind_of
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, FILE_OPS, GRANT, Decision, Rule, Snapshot
+from remit_policy.scopes import RESOURCE, SCOPES
 
 __all__ = ["Decider", "Judge"]
 
@@ -42,8 +43,7 @@ class Judge:
         return tuple(
             rule
             for g in state.grants.values()
-            if not g.suspended
-            and not state.waits(g)
+            if not (g.suspended or TOKEN in g.ops or state.waits(g))
             and (g.session == session if g.session else g.agent == agent)
             for rule in rules_of(g, rules)
         )
@@ -121,6 +121,31 @@ class Judge:
             )
             for one in asking or [event.session]
         )  # fmt: skip
+
+    def token(
+        self, state: State, session: str, scopes: Sequence[str], base: Snapshot | None = None
+    ) -> tuple[int, str]:
+        """Return the policy's word on a token with ``scopes``, the strictest over all, and of a denial why.
+
+        ``base`` is the policy of who asks outside sessions. What no person may allow is denied: sensitive scopes that no
+        administrator allows, and an administrator's final ask.
+        """
+        engine = self._engine(base) if base is not None else self._deciders(state, session)[0]
+        found = ALLOW
+        for scope in scopes:
+            if scope not in SCOPES:
+                return DENY, f"there is no scope {scope}"
+            decision = engine.decide("use", RESOURCE + scope)
+            verdict, rule = decision.verdict, decision.rule
+            if verdict == DENY:
+                return DENY, f"the policy denies {scope} ({decision.source})"
+            if verdict == ALLOW and rule is not None and (rule.rate or rule.window):
+                verdict = ASK
+            final = rule is not None and rule.layer == ADMIN and rule.final
+            if verdict == ASK and (SCOPES[scope].sensitive or final):
+                return DENY, f"only an administrator grants {scope}"
+            found = max(found, verdict)
+        return found, ""
 
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str

@@ -5,7 +5,7 @@ Everything else is asked as ever. Dangerous is:
 - whatever is no file and no host on the internet known by its name: addresses, this machine, sockets, buses, apps, listening;
 - hidden places (a name that begins with a dot): settings and tokens are kept there;
 - keys, credentials and what runs later, told by name as well;
-- outside the project and the caches: changing or removing what is there. Making something new is none of it.
+- outside the project and the caches: changing or removing what is there, and making programs. Making something else that is new is none of it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def learnable(
     own = any(_below(path, variables.get(name, "")) for name in _OWN)
     if any(name.startswith(".") for name in path.split("/")) and not own:
         return False
-    if kind_of(path, ()) in (*SECRET, "later"):
+    kind = kind_of(path, ())
+    if kind in (*SECRET, "later"):
         return False
-    making = "create" in ops and set(ops) <= _MAKING
+    making = "create" in ops and set(ops) <= _MAKING and kind != "program"
     return own or making or not set(ops) & _CHANGING
 
 

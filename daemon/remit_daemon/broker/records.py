@@ -14,6 +14,8 @@ from remit_daemon.broker.states import PromptState, SessionState
 
 ONCE, SESSION, ALWAYS = "once", "session", "always"
 OF = " of "  # between the names of a chain; the name of a sub-agent has no blank
+TOKEN = "token"  # noqa: S105 - the operation of a question, and of a grant, about a token: no policy has it
+PROCESS = "process:"  # before the identity of a client that is a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,31 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """One line beside a question: ``label`` is ours, ``text`` may come from outside and is shown escaped."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a question about a token is about, beside its resource.
+
+    ``client`` is who asks outside sessions (``process:IDENTITY``, or a name of what vouches for it, as in ``oauth:CLIENT_ID``), "" for a session. ``requests``
+    are the SHA-256 digests, in hexadecimal, of the requests that wait for the answer; each is redeemed once. ``details``
+    are the ``authorization_details`` as JSON.
+    """
+
+    client: str
+    audience: str
+    scopes: tuple[str, ...]
+    details: str
+    requests: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
     holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
@@ -130,6 +157,7 @@ class Prompt:
     chain: tuple[Parent, ...] = ()
     kind: str = ""
     before: Before = Before()
+    consent: Consent | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -142,7 +170,8 @@ class Grant:
 
     ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule. ``via`` is the
     surface that it was given on, ``denials`` how many of its uses were refusals. ``reviewed`` is when a person last
-    looked at it and kept it, ``narrowed`` when its scope became what it is.
+    looked at it and kept it, ``narrowed`` when its scope became what it is. With a ``client`` (see ``Consent``) it is for that one alone, and for no
+    session.
     """
 
     id: str
@@ -164,6 +193,7 @@ class Grant:
     denials: int = 0
     reviewed: float | None = None
     narrowed: float | None = None
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +236,10 @@ def prompt_of(text: str) -> Prompt:
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])
+    if about := raw.get("consent"):
+        facts = tuple(Fact(**f) for f in about["facts"])
+        lists = {name: tuple(about[name]) for name in ("scopes", "requests")}
+        raw["consent"] = Consent(**about | lists | {"facts": facts})
     return Prompt(**raw)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
+from remit_daemon.broker.states import PromptState
 from remit_policy.match import escape
 from remit_policy.resources import exact
 
@@ -31,13 +32,15 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     }
 
 
-def prompt_view(prompt: Prompt, whom: str, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``whom`` a rule for longer would be for, ``holding`` the number of operations that wait for it now."""
-    answer = prompt.answer
+def prompt_view(prompt: Prompt, holding: int, looking: bool, whom: str = "") -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``whom`` a rule for longer would be for ("": who asks)."""
+    answer, about = prompt.answer, prompt.consent
+    if about is not None and prompt.state is PromptState.OPEN:
+        holding = len(about.requests)
     scopes = []
     for scope in prompt.scopes:
         ops, patterns, tokens = meaning(prompt, scope.pattern)
-        rule = describe("allow", ops, patterns, whom, "always", tokens)
+        rule = describe("allow", ops, patterns, whom or prompt.agent, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
     return {
         "id": prompt.id,
@@ -75,6 +78,9 @@ def prompt_view(prompt: Prompt, whom: str, holding: int, looking: bool) -> dict[
             "at": answer.at,
         },
         "scopes": scopes,
+        "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
+        if prompt.consent
+        else [],
     }
 
 

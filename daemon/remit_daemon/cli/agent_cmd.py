@@ -76,6 +76,10 @@ def _line(agent: dict[str, Any]) -> str:
     return f"{escape(agent['name'])}  {now}{extra}"
 
 
+def _answers(grants: list[str]) -> str:
+    return f"{len(grants)} remembered answer{'s' * (len(grants) != 1)}"
+
+
 def _show(agent: dict[str, Any]) -> None:
     print(_line(agent))
     for p in agent["programs"]:
@@ -107,8 +111,8 @@ def run(name: str, args: list[str], *, json_out: bool) -> int:
     elif options.what in ("show", "register"):
         _show(found)
     elif options.what == "forget":
-        print(f"forgotten, with {len(found['revoked'])} remembered answers")
+        print(f"forgotten, with {_answers(found['revoked'])}")
     else:
         word = "kept" if options.keep else "dropped"
-        print(f"{len(found[word])} remembered answers {word}")
+        print(f"{_answers(found[word])} {word}")
     return OK

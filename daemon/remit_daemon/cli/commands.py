@@ -20,7 +20,7 @@ from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.cli.who_cmd import subject_of
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
-from remit_daemon.wire.words import NO_RULE, moment_text, span, verbs
+from remit_daemon.wire.words import NO_RULE, OUTSIDE, moment_text, span, verbs
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FOLLOW = 0.5
@@ -82,6 +82,12 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    for name in found["agents"]["pending"]:
+        _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
+    if adopted := found["agents"]["adopted"]:
+        _say(
+            f"adopted, and not confined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}"
+        )
     if found["senders"] != "pidfd":
         _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
     if found["quiet"]:
@@ -163,11 +169,12 @@ def describe_prompt(p: dict[str, Any]) -> str:
     what = f"{escape(p['agent'])} wants to {', '.join(map(escape, verbs(p['ops'])))} {escape(p['path'])}"
     if p["path2"]:
         what += f" -> {escape(p['path2'])}"
+    where = f"session {p['session']}, project {escape(p['project'])}" if p["session"] else OUTSIDE
     answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
     lines = [
         f"{p['id']}  {p['state']}{answer}  {span(time.time() - p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
-        f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
+        f"    program {escape(p['exe'])} (process {p['pid']}), {where}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
     if p["chain"]:
@@ -183,6 +190,7 @@ def describe_prompt(p: dict[str, Any]) -> str:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
         )
+    lines[2:2] = [f"    {f['label']} {escape(f['text'])}" for f in p["facts"]]
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]

@@ -10,6 +10,9 @@ looked at and a row is written:
 
 They are rows as all others: hashed, signed, verified. What waits to be looked at is the table ``unsettled``; it follows the
 session's own renames, links and deletions. Those of others it does not see: the object's name then tells that another file is there.
+
+No extended attribute is put on the files themselves: it would change them (ctime, backups), go along with copies and say of those
+what is true of the original, and be the agent's to write wherever it may set one.
 """
 
 from __future__ import annotations

@@ -184,6 +184,16 @@ def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, 
     return list(out)
 
 
+def hits(db: sqlite3.Connection, agent: str, since: float) -> dict[str, tuple[int, float]]:
+    """Return for each rule how many acts of ``agent`` it decided after ``since``, and when the last of them was."""
+    found = db.execute(
+        "SELECT rule, count(*), max(time_ns) FROM rows WHERE time_ns >= ? AND agent = ? AND actor = 'agent'"
+        " AND op NOT IN ('done', 'count') GROUP BY rule",
+        (round(since * 1e9), store_text(agent)),
+    )
+    return {load_text(rule): (n, at / 1e9) for rule, n, at in found}
+
+
 def learnt(db: sqlite3.Connection, session: str) -> list[tuple[str, str, int]]:
     """Return (operation, resource, how often) of what ``session`` was let through with because it learnt."""
     found = db.execute(

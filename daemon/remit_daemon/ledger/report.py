@@ -35,6 +35,7 @@ _FILES = {
     "exec",
 }
 _WRITES = {"write", "create", "rename", "link", "symlink", "metadata"}
+_NO_FILES = ("/dev/", "/proc/")  # what is written there changes no file
 _DONE = ("ok", "passed", "allowed", "pending", "held")
 _ENDS = {"denied": "denied", "expired": "missed", "refused": "denied"}
 
@@ -100,6 +101,8 @@ def build(db: sqlite3.Connection, session: str, within: float) -> dict[str, Any]
                 hosts[_host(op, load_text(path))] += 1
             elif op in _FILES:
                 where = load_text(path2 if op == "rename" and path2 else path)
+                if where.startswith(_NO_FILES):
+                    continue
                 directories[dirname(where)] += 1
                 if done and op in _WRITES:
                     changes[dirname(where)] += 1

@@ -45,6 +45,7 @@ class Outcome(Enum):
     UNREADABLE = "unreadable"
     UNDUMPABLE = "not dumpable"  # the kernel closes it to others of its user, as with a program that may be executed but not read
     CHANGED = "changed while it was hashed"
+    NO_FILE = "not a regular file"
     TOO_LARGE = "too large"
     TOO_MANY = "too many fresh programs"
     GONE = "gone"
@@ -52,7 +53,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What a process runs. ``digest`` is "" where the outcome has none; so is ``script_digest``. ``path`` and ``script`` are for people."""
+    """What a process runs. ``digest`` is "" where the outcome has none; so is ``script_digest``. ``path`` and ``script`` are for people.
+
+    Not for the process itself: it chose the script, so the digest would tell it about a file that it may not read.
+    """
 
     outcome: Outcome
     path: str = ""
@@ -122,13 +126,15 @@ class Attestor:
 
     def of_file(self, path: str, behalf: str) -> str:
         """Return the SHA-256 of the regular file at ``path``. Blocks. Raises OSError, whose text says why."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = -1
         try:
+            fd = _open(path)
             return self._digest(fd, behalf)
         except _Unattested as e:
             raise OSError(0, e.outcome.value) from None
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def _process(self, pid: int, pidfd: int, behalf: str) -> Attestation:
         proc = f"/proc/{pid}"
@@ -166,8 +172,8 @@ class Attestor:
         except OSError:
             return script, ""
         try:
-            fd = os.open(script, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=cwd)
-        except (OSError, ValueError):
+            fd = _open(script, cwd)
+        except (OSError, ValueError, _Unattested):
             return script, ""
         finally:
             os.close(cwd)
@@ -186,8 +192,6 @@ class Attestor:
             if known is not None:
                 self._known.move_to_end(key)
                 return known
-        if not stat.S_ISREG(before.st_mode):
-            raise _Unattested(Outcome.UNREADABLE)
         if before.st_size > LARGEST:
             raise _Unattested(Outcome.TOO_LARGE)
         self._count(behalf)
@@ -213,6 +217,17 @@ class Attestor:
             if len(times) >= MAX_FRESH:
                 raise _Unattested(Outcome.TOO_MANY)
             times.append(now)
+
+
+def _open(path: str, directory: int | None = None) -> int:
+    """Open the regular file ``path`` for reading. Anything else is left alone: opening a device or a pipe is felt by others. Raises OSError."""
+    pin = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(pin).st_mode):
+            raise _Unattested(Outcome.NO_FILE)
+        return os.open(f"/proc/self/fd/{pin}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    finally:
+        os.close(pin)
 
 
 def _cmdline(proc: str) -> list[bytes]:

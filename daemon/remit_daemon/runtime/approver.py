@@ -26,6 +26,7 @@ from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
+from remit_daemon.runtime.who import of_peer
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 
 VERSION = "0.1.0"
@@ -61,7 +62,7 @@ class Approver:
             "trust": self._trust,
             "reload": self._reload,
             "watch": self._watch,
-            **daemon.tokens.of_person(),
+            **daemon.tokens.of_person(of_peer(peer)),
             **daemon.registry.methods(),
             **overview.methods(daemon),
         }
@@ -95,6 +96,7 @@ class Approver:
             "senders": d.senders,
             "review": review.standing(d),
             "quiet": quiet_view(d.broker.state.standing, d.clock()),
+            "agents": d.registry.summary(),
         }
 
     def _prompts(self, params: Params) -> list[Params]:

@@ -39,6 +39,7 @@ CONNECT_WITHIN = 10.0  # seconds for the bus to let us in
 MAX_ASKED = 64  # questions answered at once; more are told to come again
 _E = "org.freedesktop.DBus.Error."
 _DRIVER = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+_SHOWS, _SHOWS_AT = "org.freedesktop.Notifications", "/org/freedesktop/Notifications"
 _XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 <node>
@@ -75,6 +76,7 @@ class BusService:
         self._daemon = daemon
         self._bus: MessageBus | None = None
         self._asked: set[asyncio.Task[None]] = set()
+        self._shower = ""  # the connection that shows notifications
 
     async def run(self) -> None:
         """Keep the name for ever, whenever there is a bus."""
@@ -98,12 +100,20 @@ class BusService:
             bus.add_message_handler(self._message)
             if await bus.request_name(NAME, NameFlag.DO_NOT_QUEUE) is not RequestNameReply.PRIMARY_OWNER:
                 raise ConnectionError(f"another program is {NAME}")
+            await self._call(
+                bus, *_DRIVER, "AddMatch", "s", [f"type='signal',interface='{_SHOWS}',path='{_SHOWS_AT}'"]
+            )
+            self._daemon.desktop.again()
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         finally:
             self._bus = None
+            self._shower = ""
             bus.disconnect()  # type: ignore[no-untyped-call]
 
     def _message(self, message: Message) -> Message | bool | None:
+        if message.message_type is MessageType.SIGNAL:
+            self._signal(message)
+            return None
         if message.message_type is not MessageType.METHOD_CALL:
             return None
         if (
@@ -122,6 +132,52 @@ class BusService:
         if message.interface == "org.freedesktop.DBus.Peer":
             return None
         return Message.new_error(message, _E + "UnknownMethod", f"{PATH} has {ACTORS} alone")
+
+    def _signal(self, message: Message) -> None:
+        if not self._shower or message.sender != self._shower or message.interface != _SHOWS:
+            return  # anybody may send a signal; what was clicked is the server's to say
+        if message.member == "ActionInvoked" and message.signature == "us":
+            self._daemon.desktop.acted(*message.body)
+        elif message.member == "NotificationClosed" and message.signature == "uu":
+            self._daemon.desktop.closed(message.body[0])
+
+    async def show(self, replaces: int, summary: str, body: str, actions: tuple[str, ...]) -> int:
+        """Show a notification in the place of ``replaces`` (0: a new one) and return its number.
+
+        ``actions`` are keys and labels in turn. Raises OSError or TimeoutError when nothing shows it. Desktop Notifications
+        Specification 1.2, "org.freedesktop.Notifications.Notify".
+        """
+        arguments = ["remit", replaces, "", summary, body, list(actions), {"urgency": Variant("y", 1)}, -1]
+        reply = await self._call(self._bus, _SHOWS, _SHOWS_AT, _SHOWS, "Notify", "susssasa{sv}i", arguments)
+        if reply.signature != "u":
+            raise OSError("what shows notifications gives them no number")
+        self._shower = reply.sender or ""
+        return int(reply.body[0])
+
+    async def close_notification(self, ident: int) -> None:
+        """Close a notification. Raises OSError or TimeoutError."""
+        await self._call(self._bus, _SHOWS, _SHOWS_AT, _SHOWS, "CloseNotification", "u", [ident])
+
+    async def _call(
+        self,
+        bus: MessageBus | None,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        body: list[Any],
+    ) -> Message:
+        """Return the reply to a call. Raises OSError for an error in its place, TimeoutError when none comes."""
+        if bus is None or not bus.connected:
+            raise OSError("there is no session bus")
+        message = Message(
+            destination=destination, path=path, interface=interface, member=member, signature=signature, body=body
+        )  # fmt: skip
+        reply = await asyncio.wait_for(bus.call(message), CONNECT_WITHIN)
+        if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
+            raise OSError(str(reply.error_name) if reply is not None else "no reply")
+        return reply
 
     async def _answer(self, message: Message) -> None:
         bus = self._bus

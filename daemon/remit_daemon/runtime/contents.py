@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("remitd.contents")
 
 QUIET = 2.0  # seconds without a write or an opening for writing until a live session's file is looked at
-LOOK_EVERY = 0.5  # seconds between looks while something waits
+LOOK_EVERY = 0.5  # seconds between looks while something waits,
+AGAIN_AFTER = 0.05  # and while much does
 MAX_CONTENT = 256 << 20  # bytes of a file that are hashed; a bigger one is known by its object
 MAX_BATCH = 256  # files, and
 MAX_BYTES = (
@@ -66,6 +67,9 @@ class Seen(NamedTuple):
     done: list[Unsettled]
     later: list[Unsettled]
     bytes: int
+
+
+_NOTHING = Seen([], [], [], 0)
 
 
 def pin(path: str) -> int:
@@ -191,28 +195,32 @@ class Contents:
         """Look at files for ever, as they become quiet."""
         while True:
             try:
-                waits, looked = await self.step()
+                seen = await self.step()
             except LedgerError as e:
                 log.error("%s", e)
-                waits, looked = True, 0
-            if not waits:
+                seen = _NOTHING
+            if seen is None:
                 self._wake.clear()
                 await self._wake.wait()
-            await asyncio.sleep(max(LOOK_EVERY, looked / MAX_RATE))
+                seen = _NOTHING
+            pause = AGAIN_AFTER if len(seen.done) > MAX_BATCH // 2 else LOOK_EVERY
+            await asyncio.sleep(max(pause, seen.bytes / MAX_RATE))
 
-    async def step(self) -> tuple[bool, int]:
-        """Look once at what is quiet; return whether anything waits still, and how many bytes were read. Raises LedgerError."""
+    async def step(self) -> Seen | None:
+        """Look once at what is quiet; return what came of it, None when nothing waits. Raises LedgerError."""
         daemon = self._daemon
         now_ns = time.time_ns()
         waiting = daemon.ledger.waiting(MAX_BATCH)
+        if not waiting:
+            return None
         asked = [ask for of in waiting if (ask := self._due(of, now_ns)) is not None]
         if not asked:
-            return bool(waiting), 0
+            return _NOTHING
         seen = await asyncio.get_running_loop().run_in_executor(self._thread, look_at, asked, now_ns)
         daemon.ledger.settle(seen.found, seen.done, seen.later)
         if seen.found:
             daemon.publish()
-        return True, seen.bytes
+        return seen
 
     def _due(self, of: Unsettled, now_ns: int) -> Ask | None:
         session = self._daemon.broker.state.sessions.get(of.session)

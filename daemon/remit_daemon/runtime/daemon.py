@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import PROCESS, Grant, Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
@@ -27,6 +27,7 @@ from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
 from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.delegation import Delegations
+from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
@@ -76,7 +77,7 @@ class Daemon:
         self.gateways: dict[str, Sender] = {}
         self.gateway_of: dict[int, str] = {}  # the pid of a gateway → its session
         self.watchers: set[Watcher] = set()
-        self.tokens = Tokens(ledger, clock)
+        self.tokens = Tokens(self)
         self.attestor = Attestor()
         self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
@@ -84,6 +85,7 @@ class Daemon:
         self.registry = Registry(self)
         self.contents = Contents(self)
         self.delegations = Delegations(self)
+        self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
@@ -143,8 +145,16 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
+        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited.
+
+        Programs outside sessions are not awaited: what binds their tokens to them went with the earlier run.
+        """
         state = self.broker.state
+        clients = {g.client for g in state.grants.values()}
+        clients |= {p.consent.client for p in state.prompts.values() if p.consent is not None}
+        for client in clients:
+            if client.startswith(PROCESS):
+                self.attempt(ev.ClientGone(client))
         for session in sorted(self.live(), key=lambda s: len(state.chain(s.id))):
             if session.parent:
                 # Its supervisor is that of the session above, and says later whether it still is.
@@ -219,7 +229,7 @@ class Daemon:
             tell({"type": "ended", "message": await report.farewell(self, ident)})
 
     def _ended(self, session: Session) -> None:
-        self.tokens.end_session(session.id)
+        self.tokens.end_session(session)
         self.delegations.forget(session.id)
         for path in self.journals(session.id):
             try:
@@ -283,6 +293,8 @@ class Daemon:
                     self.spawn(self._end_tree(command.session, command.tag))
                 case ev.Reply():
                     reply = command.result
+                case ev.Drop(kind="grant", id=ident) | ev.Store(record=Grant(id=ident, suspended=True)):
+                    self.tokens.end_grant(ident)
                 case _:
                     pass
         if entries:
@@ -328,7 +340,8 @@ class Daemon:
             sender(frame if root == session else {**frame, "sub": session})
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Tell every watcher."""
+        """Tell every watcher, and the desktop."""
+        self.desktop.heard(method, params)
         for watcher in list(self.watchers):
             watcher(method, params)
 

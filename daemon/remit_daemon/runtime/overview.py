@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.runtime import learning, reach, report, review
+from remit_daemon.runtime import effective, learning, reach, report, review
 from remit_daemon.runtime.lines import Method, Params, want
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ def methods(daemon: Daemon) -> dict[str, Method]:
     async def learn(params: Params) -> Any:
         return await learning.proposals(daemon, want(params, session=str)["session"])
 
+    async def in_force(params: Params) -> Any:
+        p = want(params, agent=str, project=(str, ""))
+        return await effective.of(daemon, p["agent"], p["project"])
+
     return {
+        "policy.effective": in_force,
         "learn": learn,
         "report": reported,
         "reach": reached,

@@ -210,6 +210,7 @@ async def _run(paths: Paths) -> None:
         )
     daemon.spawn(daemon.bus.run())
     daemon.spawn(daemon.contents.run())
+    daemon.spawn(daemon.desktop.run())
     clock = loop.create_task(daemon.run())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({clock, stopping}, return_when=asyncio.FIRST_COMPLETED)

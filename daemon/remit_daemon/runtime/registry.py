@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import re
+import shlex
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from remit_daemon.peers.publisher import publisher_of
 from remit_daemon.peers.scripts import Kind, interpreter, script_of
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.runtime.store import StoreError
+from remit_daemon.wire.escape import escape
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 from remit_daemon.wire.words import UNCONFINED
 
@@ -68,6 +70,14 @@ class Registry:
             "agent.forget": self._forget,
             "agent.update": self._update,
             "adopt": self._adopt,
+        }
+
+    def summary(self) -> Params:
+        """Return what ``status`` says: how many names are known, whose answers wait, and the adopted processes."""
+        return {
+            "known": len(self._agents),
+            "pending": sorted(a.name for a in self._agents.values() if a.pending),
+            "adopted": sorted(a.pid for a in self._adopted.values() if alive(a.pidfd)),
         }
 
     # -- sessions ----------------------------------------------------------------------------------
@@ -122,17 +132,13 @@ class Registry:
         if not count or (before is None and not agent.pending):
             return ""
         answers = f"{count} remembered answer{'s' * (count != 1)}"
-        if before is None:
-            since, what = agent.changed or agent.created, "program changed"
+        name = escape(agent.name)
+        if before is not None and before.path != program.path:
+            head = f"{name} is {escape(program.path)} now, another program than on {_day(before.last_seen)}"
         else:
-            since = before.first_seen
-            what = (
-                "program changed"
-                if before.path == program.path
-                else f"program is another now, {program.path}"
-            )
-        head = f"{agent.name}'s {what} since {_day(since)}"
-        word = f"remit agent update {agent.name}"
+            since = before.first_seen if before is not None else agent.changed or agent.created
+            head = f"{name}'s program changed since {_day(since)}"
+        word = f"remit agent update {shlex.quote(name)}"
         if agent.pending:
             return f"{head}: {answers} wait{'s' * (count == 1)} for `{word} --keep` or `--drop`"
         return f"{head}: {answers} kept until you say otherwise (`{word} --drop`)"

@@ -1,4 +1,4 @@
-"""The daemon's own memory: sessions, prompts, grants, known agents and trusted projects, in one SQLite file.
+"""The daemon's own memory: sessions, prompts, grants, known agents, organisation keys and trusted projects, in one SQLite file.
 
 Records are kept as JSON under their id. Every event's changes are one transaction, committed before anything is
 answered, so that a killed daemon comes back with the same prompts under the same ids.
@@ -23,11 +23,14 @@ from remit_daemon.broker.records import (
     standing_of,
     to_json,
 )
+from remit_daemon.tokens.keys import Key, key_of
+from remit_daemon.tokens.keys import to_json as key_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompt (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grant_ (id TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS key (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust (dir BLOB PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS agent (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, record TEXT NOT NULL);
@@ -105,6 +108,28 @@ class Memory:
         except sqlite3.Error as e:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            raise StoreError(f"cannot write the store: {e}") from None
+
+    def organisation_keys(self) -> list[Key]:
+        """Return the organisation keys, oldest first. Raises StoreError on one that cannot be read."""
+        try:
+            rows = self._db.execute("SELECT record FROM key").fetchall()
+            return sorted((key_of(text) for (text,) in rows), key=lambda k: k.created)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as e:
+            raise StoreError(f"the store holds a key that cannot be read: {e}") from None
+
+    def keep_key(self, key: Key) -> None:
+        """Keep ``key``, in place of an older record of it. Raises StoreError."""
+        self._run("INSERT OR REPLACE INTO key VALUES (?, ?)", (key.id, key_json(key)))
+
+    def drop_key(self, ident: str) -> None:
+        """Forget a key. Raises StoreError."""
+        self._run("DELETE FROM key WHERE id = ?", (ident,))
+
+    def _run(self, sql: str, values: tuple[str, ...]) -> None:
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.Error as e:
             raise StoreError(f"cannot write the store: {e}") from None
 
     def trust(self, directory: str, digest: str) -> None:

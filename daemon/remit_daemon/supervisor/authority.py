@@ -47,7 +47,7 @@ class Authority:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.engine = Engine(snapshot)
-        self._secrets = _secrets(snapshot)
+        self._secrets, self._signs = _secrets(snapshot), _connects(snapshot.signs)
         self._counters: dict[tuple[object, ...], float] = {}
         self._owned: dict[tuple[int, int], int] = {}
         # Roots that Landlock was really given, per kind; and the tuple that startswith takes.
@@ -155,8 +155,8 @@ class Authority:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Put a new snapshot in force from now on. Raises what Engine raises, and then changes nothing."""
-        engine, kept = Engine(snapshot), _secrets(snapshot)
-        self.engine, self.snapshot, self._secrets = engine, snapshot, kept
+        engine, kept, signs = Engine(snapshot), _secrets(snapshot), _connects(snapshot.signs)
+        self.engine, self.snapshot, self._secrets, self._signs = engine, snapshot, kept, signs
         for kind, roots in self.roots.items():
             self._set_static(kind, roots if self._fits(kind) else [])
 
@@ -203,7 +203,8 @@ class Authority:
 
     def is_read(self, port: int) -> bool:
         """Say whether the gateway has to read what goes to ``port`` of this machine."""
-        return self.engine.has_requests(hosts.LOCAL, port) or self.has_secret(port)
+        signed = self._signs.decide("connect", hosts.join(hosts.LOCAL, port)).verdict == model.ALLOW
+        return self.engine.has_requests(hosts.LOCAL, port) or self.has_secret(port) or signed
 
     def neutral(self, path: str) -> bool:
         """Say whether the name at ``path`` means nothing to the policy: what is below it is decided as it would
@@ -257,11 +258,12 @@ class Authority:
 
 def _secrets(snapshot: Snapshot) -> Engine:
     """Return an engine that allows a connect to where a secret is bound."""
-    rules = (
-        model.Rule(model.USER, model.ALLOW, "connect", host)
-        for secret in snapshot.secrets
-        for host in secret.hosts
-    )
+    return _connects(tuple(host for secret in snapshot.secrets for host in secret.hosts))
+
+
+def _connects(patterns: tuple[str, ...]) -> Engine:
+    """Return an engine that allows a connect to what one of ``patterns`` names."""
+    rules = (model.Rule(model.USER, model.ALLOW, "connect", host) for host in patterns)
     return Engine(model.Snapshot("", tuple(rules)))
 
 

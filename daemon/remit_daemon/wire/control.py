@@ -1,6 +1,6 @@
 """The control connection: an enforcement point and remitd, frames of ``wire.frames`` over ``control.sock``.
 
-Every frame is a dict with ``type``. What each side may say, by phase; anything else ends the connection.
+Every frame is a dict with ``type``, and is written by the process that connected: the kernel says so of each. What each side may say, by phase; anything else ends the connection.
 A lost connection loses nothing: the supervisor goes on under its snapshot, connects again, says ``hello`` with
 its ``session`` and asks again what is still held. A session is gone when remitd sees that the supervisor's process is.
 

@@ -27,6 +27,7 @@ _VERBS = {
     "request": "send",
     "emit": "send the signal",
     "own": "own the name",
+    "token": "have a token for",
 }
 
 
@@ -38,6 +39,9 @@ def verbs(ops: Iterable[str]) -> list[str]:
 def rule_name(source: str) -> str:
     """Return a decision's rule as a person reads it: what no rule is about has the source ``default``, or none."""
     return NO_RULE if source in ("", "default") else source
+
+
+OUTSIDE = "outside any session: it is whoever it says, for all that remit can tell"
 
 
 def term(seconds: int) -> str:

@@ -8,10 +8,12 @@ import pytest
 
 from fakes.desk import Desk
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.core import MAX_QUIET, PROMPT_LIFE, Refused
+from remit_daemon.broker import standing
+from remit_daemon.broker.core import PROMPT_LIFE, Refused
 from remit_daemon.broker.keeping import DAY, MAX_ALWAYS, REVIEW_EVERY
 from remit_daemon.broker.records import Grant
 from remit_daemon.broker.review import Use, reviewed_view
+from remit_daemon.broker.standing import MAX_QUIET
 
 
 def recorded(commands: list[Any]) -> list[tuple[str, str, str, bool]]:
@@ -142,7 +144,7 @@ def test_quiet_denies_what_would_be_asked_and_nothing_else() -> None:
     desk.start()
     grant = granted(desk)
     assert recorded(desk.handle(ev.Quiet("deny", 1800))) == [("human", "quiet", "deny", True)]
-    assert desk.broker.quiet(desk.clock.now) == "deny"
+    assert standing.mode(desk.broker.state, desk.clock.now) == "deny"
     assert desk.ask("s1", "/home/u/work/b.py")["verdict"] == "allow", grant
     frame = desk.ask("s1", "/other")
     assert frame["verdict"] == "deny"

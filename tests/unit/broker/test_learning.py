@@ -61,6 +61,8 @@ def test_let_through_and_recorded(desk: Desk, ops: tuple[str, ...], path: str) -
         (("write",), HOME + "/notes/a.md", {}),
         (("delete",), HOME + "/notes/a.md", {}),
         (("metadata",), HOME + "/notes/a.md", {}),
+        (("create", "write"), HOME + "/Desktop/game.desktop", {}),
+        (("read",), HOME + "/old/passwords.txt", {}),
         (("create", "delete"), HOME + "/notes/a.md", {}),
         (("create",), HOME + "/work/link", {"path2": HOME + "/.ssh/id_ed25519"}),
         (("read",), HOME + "/notes/a.md", {"source": "u:9"}),

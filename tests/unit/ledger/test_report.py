@@ -31,6 +31,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
         ledger,
         act("write", "/p/a.py"),
         act("write", "/p/a.py"),
+        act("write", "/dev/null"),
         act("rename", "/p/x", path2="/p/b.py"),
         act("delete", "/p/old"),
         act("write", "/p/no", "denied", "ask", prompt="p1"),
@@ -41,7 +42,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
         {"actor": "human", "agent": "claude", "session": "s1", "op": "answer", "prompt": "p2", "verdict": "allow", "note": "allow it"},
         act("write", "/elsewhere", session="s2"),
     )  # fmt: skip
-    assert found["acts"] == {"write": 3, "rename": 1, "delete": 1, "read": 2, "connect": 1, "request": 1}
+    assert found["acts"] == {"write": 4, "rename": 1, "delete": 1, "read": 2, "connect": 1, "request": 1}
     assert found["human"] == {"answer": 1}
     assert found["changed"] == {"number": 2, "paths": ["/p/a.py", "/p/b.py"]}
     assert found["deleted"] == {"number": 1, "paths": ["/p/old"]}
@@ -50,7 +51,7 @@ def test_what_was_done_denied_and_asked(ledger: Ledger) -> None:
     assert found["asked"] == {"number": 2, "allowed": 1, "denied": 1, "missed": 0}
     assert [a["rule"] for a in found["answers"]] == ["allow it"]
     assert found["directories"][0] == {"path": "/p", "acts": 6, "changes": 3}
-    assert sum(found["timeline"]["acts"]) == 9
+    assert sum(found["timeline"]["acts"]) == 10
     assert len(found["timeline"]["acts"]) <= STEPS
     said = [*few_lines(found, escape), *lines(found, escape)]
     assert not any("\x1b" in line for line in said)

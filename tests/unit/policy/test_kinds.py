@@ -46,6 +46,13 @@ def engine() -> Engine:
         ("$P/run.sh", "program"),
         ("$P/.hidden", "file"),
         ("$P/Makefile", "file"),
+        ("~/passwords.txt", "credential"),
+        ("~/old/google-credentials.json", "credential"),
+        ("~/wallet.dat", "credential"),
+        ("~/API_tokens", "credential"),
+        ("$P/token.py", "source"),
+        ("$P/secrets.md", "document"),
+        ("$P/tokenizer.json", "data"),
     ],
 )
 def test_kinds(engine: Engine, path: str, kind: str) -> None:

@@ -14,6 +14,9 @@ import pytest
 
 from fakes.machine import Machine, until
 from fakes.supervisor import FakePerson, FakeSupervisor, RpcError
+from remit_daemon.broker.events import Store
+from remit_daemon.broker.records import Grant
+from remit_daemon.runtime.store import Memory
 
 
 def remit(machine: Machine, *words: str) -> tuple[int, Any]:
@@ -175,3 +178,53 @@ def test_enter_and_pasted_keys_review_nothing(machine: Machine) -> None:
     assert kept["reviewed"] is None
     (row,) = person.call("log", op="review")
     assert row["note"] == "0 kept, 0 narrowed, 0 revoked, 1 skipped"
+
+
+def test_what_is_in_force_says_how_often_each_rule_decided(machine: Machine) -> None:
+    machine.policy(
+        'version = 1\n[agent.claude]\nroles = ["r"]\n[role.r.files]\nread = { deny = ["/srv/shut/**"], allow = ["/srv/**"] }\n'
+    )
+    sup, person = machine.supervisor(), machine.person()
+    until(lambda: person.call("reload")["errors"] == [], "it is read")
+    sup.connect()
+    granted(machine, sup, machine.root + "/other/x", "")
+    source = f"{machine.paths.config}/policy.d/test.toml:5"
+    for number in range(3):
+        sup.act(number + 1, "read", f"/srv/shut/{number}", rule=source, verdict="deny")
+    until(lambda: len(person.call("denials")) == 3, "it is in the ledger")
+    found = person.call("policy.effective", agent="claude")
+    assert found["rules"][0]["layer"] == "guard"
+    hit = [(r["verdict"], r["pattern"], r["hits"]) for r in found["rules"] if r["hits"]]
+    assert ("deny", "/srv/shut/**", 3) in hit
+    assert any(r["layer"] == "grant" for r in found["rules"])
+    assert "r" in found["roles"]
+    with pytest.raises(RpcError, match="absolute"):
+        person.call("policy.effective", agent="claude", project="x")
+
+
+def test_what_was_suspended_is_said_at_the_next_run_until_a_person_resumes_it(machine: Machine) -> None:
+    machine.kill()
+    long_ago = time.time() - 40 * 86400
+    old = Grant(
+        "g1", "claude", "", ("read",), ("/srv/x",), "allow", "always", long_ago, long_ago + 365 * 86400
+    )
+    memory = Memory(machine.paths.store)
+    memory.keep([Store(old)])
+    memory.close()
+    machine.start()
+    person = machine.person()
+    until(lambda: person.call("status")["review"] == {"due": 1, "suspended": 1}, "it is suspended")
+    sup = machine.supervisor()
+    assert "1 grant was suspended" in sup.connect()["message"]
+    sup.ask("/srv/x")
+    prompt = sup.read()["prompt"]
+    person.call("grant.keep", id="g1")
+    assert sup.read()["type"] == "snapshot"
+    person.call("answer", id=prompt, verdict="deny", for_="once")
+    assert sup.read()["type"] == "answer"
+    sup.ask("/srv/x", seq=99)
+    assert sup.read()["verdict"] == "allow"
+    assert person.call("status")["review"] == {"due": 0, "suspended": 0}
+    assert machine.supervisor().connect()["message"] == ""
+    rows = [(r["actor"], r["outcome"]) for r in person.call("log", op="grant")]
+    assert rows == [("remit", "suspended"), ("human", "resumed")]

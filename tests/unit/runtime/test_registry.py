@@ -91,6 +91,17 @@ def test_a_changed_program_keeps_its_answers_and_says_so_once(machine: Machine) 
         person.call("agent.update", name="claude", keep=True)
 
 
+def test_what_a_program_is_called_cannot_write_to_the_terminal(machine: Machine) -> None:
+    person = machine.person()
+    agent = "cl\x1b[2J\naude"
+    sup, _ = start(machine, ONE, agent=agent)
+    answered(sup, person, "/srv/thing")
+    end(sup, person)
+    _, welcome = start(machine, TWO, agent=agent, exe="/opt/\u202eevil\x07")
+    assert " is /opt/\\u202eevil\\x07 now, another program than on " in welcome["message"]
+    assert all(c.isprintable() for c in welcome["message"])
+
+
 def test_without_answers_a_change_is_only_recorded(machine: Machine) -> None:
     person = machine.person()
     start(machine, ONE)
@@ -115,6 +126,7 @@ def test_where_policy_asks_answers_wait_for_the_persons_word(machine: Machine, k
     assert decided(welcome["snapshot"], "/srv/never") == "deny", "what was denied stays so"
     assert [g["withheld"] for g in person.call("grants")] == [True, False]
     assert person.call("agent", name="claude")["pending"]
+    assert person.call("status")["agents"] == {"known": 1, "pending": ["claude"], "adopted": []}
     answered(sup, person, "/srv/new")  # an answer of today counts at once
     sup.ask("/srv/thing")
     waiting = sup.read()["prompt"]
@@ -224,6 +236,7 @@ def test_an_adopted_process_is_its_agents_and_nothing_holds_it(
     assert (found["agent"], found["assurance"]) == ("helper", "L0")
     assert "nothing holds it" in found["note"]
     assert "not attested" in found["program"]
+    assert person.call("status")["agents"]["adopted"] == [stranger.pid]
     who = person.call("who", pid=stranger.pid)
     assert (who["actor"], who["agent"], who["session"], who["assurance"]) == ("agent", "helper", "", "L0")
     assert "unconfined" in who["note"]

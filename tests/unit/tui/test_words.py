@@ -51,3 +51,22 @@ def test_operations_are_a_phrase() -> None:
     assert words.operations(("exec",)) == "run"
     assert words.operations(("create", "write", "delete")) == "create, write and delete"
     assert words.operations(("\x1b",)) == "\\x1b"
+
+
+def test_a_question_about_a_token_is_told_in_words() -> None:
+    facts = [
+        {"label": "it may", "text": "read what was done\x1b[2J"},
+        {"label": "client", "text": "https://c.example/" + "x" * 200},
+    ]
+    record = approver.prompt(
+        ops=["token"], path="https://tool.example log:read", session="", project="", facts=facts
+    )
+    p = Prompt.of(record)
+    lines = words.detail(p, 60, 2000.0)
+    said = "\n".join("".join(text for _, text in line) for line in lines)
+    assert "wants to have a token for:" in " ".join(said.split())
+    assert "outside any session" in said
+    assert "it may   read what was done\\x1b[2J" in said
+    assert said.count("x") >= 200
+    assert all(sum(width_of(text) for _, text in line) <= 60 for line in lines)
+    assert Prompt.of(record | {"facts": []}).question != p.question

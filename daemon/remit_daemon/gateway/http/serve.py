@@ -11,7 +11,7 @@ address that was decided. A name that only the client claims counts when policy 
 to by that name, never to the address. No server name, or an encrypted hello, is a host unknown: the address itself must be
 allowed. Nothing of the client's goes out before it has been looked at; a server that speaks first is heard.
 
-Where a host has rules for requests, or a secret, only HTTP that we can read goes there.
+Where a host has rules for requests, a secret, or is to get signed requests, only HTTP that we can read goes there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.dial import peer
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
-from remit_daemon.gateway.http import secrets
+from remit_daemon.gateway.http import secrets, signatures
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.gateway.http.exchange import Exchange, ends, explicitly_allowed, permitted
@@ -198,7 +198,12 @@ class _Connection:
     def looked_into(self, host: str) -> bool:
         """Tell whether only readable requests may go to ``host``."""
         vault = secrets.vault_of(self.ctx)
-        return self.ctx.authority.engine.has_requests(host, self.port) or bool(vault.bound(host, self.port))
+        authority = self.ctx.authority
+        return (
+            authority.engine.has_requests(host, self.port)
+            or bool(vault.bound(host, self.port))
+            or signatures.wanted(authority.snapshot, host, self.port)
+        )
 
     def _drop(self) -> None:
         if self.upstream is not None:
