@@ -125,14 +125,17 @@ class Judge:
     def token(
         self, state: State, session: str, scopes: Sequence[str], base: Snapshot | None = None
     ) -> tuple[int, str]:
-        """Return the policy's word on a token with ``scopes``, the strictest over all, and of a denial why.
+        """Return the policy's word on a token with ``scopes``, the strictest over all and over the chain, and of a denial why.
 
         ``base`` is the policy of who asks outside sessions. What no person may allow is denied: sensitive scopes that no
         administrator allows, and an administrator's final ask.
         """
-        engine = self._engine(base) if base is not None else self._deciders(state, session)[0]
+        if base is not None:
+            engines = [self._engine(base)]
+        else:
+            engines = [self._deciders(state, one)[0] for one in state.chain(session)]
         found = ALLOW
-        for scope in scopes:
+        for engine, scope in ((e, s) for s in scopes for e in engines):
             if scope not in SCOPES:
                 return DENY, f"there is no scope {scope}"
             decision = engine.decide("use", RESOURCE + scope)

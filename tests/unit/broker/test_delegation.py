@@ -12,6 +12,7 @@ from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.records import Session, session_of, to_json
 from remit_policy.engine import Engine
 from remit_policy.model import ALLOW, ASK, DENY, USER, Rule, Snapshot, loads
+from remit_policy.scopes import RESOURCE
 
 HOME = "/home/u"
 
@@ -150,3 +151,19 @@ def test_a_stored_session_keeps_what_is_above_it(desk: Desk) -> None:
     assert session.presenter != desk.broker.state.sessions["s1"].presenter
     old = to_json(desk.broker.state.sessions["s1"]).replace(',"parent":""', "")
     assert session_of(old).parent == "", "one that an earlier release stored"
+
+
+def test_a_token_too_is_what_the_whole_chain_may_have(desk: Desk) -> None:
+    def may(ident: str, verdict: int) -> None:
+        rule = Rule(USER, verdict, "use", RESOURCE + "files:read")
+        desk.handle(ev.PolicyChanged({ident: Snapshot("x", (rule,))}))
+
+    def word(ident: str) -> int:
+        return desk.broker.judge.token(desk.broker.state, ident, ("files:read",))[0]
+
+    may("s2", ALLOW)
+    for verdict in (ASK, DENY, ALLOW):
+        may("s1", verdict)
+        assert word("s2") == verdict == word("s1")
+    may("s2", DENY)
+    assert (word("s1"), word("s2")) == (ALLOW, DENY)
