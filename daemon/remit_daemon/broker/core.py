@@ -150,8 +150,9 @@ class Broker:
             consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         ops, patterns, tokens = meaning(prompt, scope)
+        whom = self._whom(prompt, answer.verdict, duration)
         return {
-            "rule": describe(answer.verdict, ops, patterns, prompt.agent, duration, tokens),
+            "rule": describe(answer.verdict, ops, patterns, whom, duration, tokens),
             "scope": scope,
         }
 
@@ -239,6 +240,8 @@ class Broker:
         known = s.sessions.get(new.id)
         if known is not None and not known.live:
             raise Refused(CONFLICT, f"session {new.id} has ended")
+        if new.parent and (not self._session(new.parent).live or new.parent not in s.bases):
+            raise Refused(CONFLICT, f"session {new.parent} is not running")
         s.bases[new.id] = event.base
         s.engines.pop(new.id, None)
         self._lost(new.id, False)
@@ -251,6 +254,8 @@ class Broker:
                 note = f"{note} {new.assurance}, {UNCONFINED}".strip()
             if new.net_all:
                 note = (note + " network unmediated").strip()
+            if new.parent:
+                note = f"{note} delegated by {new.parent}".strip()
             out.append(ev.Record(_entry(new, "session", outcome="started", note=note, argv=new.argv)))
         else:
             if known.state is SessionState.PAUSED:
@@ -268,6 +273,10 @@ class Broker:
 
     def _ended(self, event: ev.Ended, now: float) -> list[ev.Command]:
         s, session = self.state, self._session(event.session)
+        below: list[ev.Command] = []
+        for sub in s.below(session.id):
+            if s.sessions[sub].live:  # not ended with the one above it
+                below += self._ended(ev.Ended(sub, None), now)
         session = replace(
             session, state=move_session(session.state, SessionMove.END), ended=now, status=event.status
         )
@@ -276,8 +285,10 @@ class Broker:
         s.bases.pop(session.id, None)
         s.engines.pop(session.id, None)
         s.stated.pop(session.id, None)
-        out: list[ev.Command] = [ev.Store(session)]
+        out: list[ev.Command] = [*below, ev.Store(session)]
         gone = "supervisor gone" if session.confined else "client gone"
+        if session.parent:
+            gone = "its first program ended"
         status = gone if event.status is None else f"status {event.status}"
         out.append(ev.Record(_entry(session, "session", outcome="ended", note=status)))
         for prompt in self._open(session.id):
@@ -303,6 +314,12 @@ class Broker:
         out.append(ev.Send(session.id, {"type": event.action}))
         if event.action == "stop":
             out.append(ev.EndTree(session.id, session.tag))
+            if (
+                session.parent
+            ):  # a session's own mark is on all of its tree, a sub-session's on its own part
+                out += [
+                    ev.EndTree(sub, self.state.sessions[sub].tag) for sub in self.state.below(session.id)
+                ]
         out += [ev.Notify("session", self._session_view(session)), ev.Reply()]
         return out
 
@@ -318,6 +335,7 @@ class Broker:
         for ident in changed:
             s.bases[ident] = event.bases[ident]
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
+        changed = self._with_subs(changed)
         out = self._push(changed)
         return _ordered(self._judge_again(changed, out, now))
 
@@ -430,7 +448,7 @@ class Broker:
 
     def _new_prompt(self, session: Session, event: ev.Ask, argv: tuple[str, ...], now: float) -> Prompt:
         s = self.state
-        rules = s.bases[session.id].rules
+        rules = [rule for one in s.chain(session.id) for rule in s.bases[one].rules]
         if argv:
             scopes = exec_offers(event.path, argv)
         else:
@@ -527,7 +545,9 @@ class Broker:
                 raise Refused(CONFLICT, "only an administrator may allow this")
             if self._judge(prompt) == DENY:
                 raise Refused(CONFLICT, "the policy denies this")
-        rule = describe(event.verdict, ops, patterns, prompt.agent, duration, tokens)
+        rule = describe(
+            event.verdict, ops, patterns, self._whom(prompt, event.verdict, duration), duration, tokens
+        )
         settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
@@ -546,13 +566,29 @@ class Broker:
                     out = self._settle(other, replace(settled, by=prompt.id), out)
                     done.append(other.id)
         else:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, tokens, now, event.via)
-            s.grants[grant.id] = grant
-            for old in [g for g in s.grants.values() if g.id != grant.id and _same_place(g, grant)]:
-                del s.grants[old.id]
-                out.append(ev.Drop("grant", old.id))
-            affected = self._affected([grant])
-            out += [ev.Store(grant), *self._push(affected)]
+            made = [
+                self._new_grant(
+                    prompt,
+                    (one.agent, one.id),
+                    event.verdict,
+                    duration,
+                    ops,
+                    patterns,
+                    tokens,
+                    now,
+                    event.via,
+                )
+                for one in self._grantees(prompt, event.verdict)
+            ]
+            grant = made[0]
+            for fresh in made:
+                s.grants[fresh.id] = fresh
+                for old in [g for g in s.grants.values() if g.id != fresh.id and _same_place(g, fresh)]:
+                    del s.grants[old.id]
+                    out.append(ev.Drop("grant", old.id))
+                out.append(ev.Store(fresh))
+            affected = self._affected(made)
+            out += self._push(affected)
             if event.verdict == "allow" and session.id in s.bases and self._judge(prompt) != ALLOW:
                 raise Refused(CONFLICT, "the policy would go on asking: this scope does not settle it")
             out = self._settle(prompt, settled, out)
@@ -564,6 +600,25 @@ class Broker:
                     done.append(other.id)
         out.append(ev.Reply({"rule": rule, "grant": grant.id if grant else None, "settled": done}))
         return _ordered(out)
+
+    def _grantees(self, prompt: Prompt, verdict: str) -> list[Session]:
+        """Return whose grant an answer for longer becomes, its own session's first: for a sub-session also of each one above
+        that asks here itself, since a sub-session may do only what those may. Who is allowed already needs none."""
+        s, session = self.state, self._session(prompt.session)
+        if verdict != "allow" or not session.parent:
+            return [session]
+        argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
+        asking = [
+            self._session(one)
+            for one in s.chain(session.id)
+            if self.judge.own_verdict(s, one, prompt.ops, prompt.path, prompt.path2, argv) == ASK
+        ]
+        return asking or [session]
+
+    def _whom(self, prompt: Prompt, verdict: str, duration: str) -> str:
+        if duration == ONCE or prompt.consent is not None:
+            return prompt.agent
+        return " and ".join(session.agent for session in self._grantees(prompt, verdict))
 
     def _answer_consent(
         self, prompt: Prompt, event: ev.Answer, duration: str, now: float
@@ -582,7 +637,10 @@ class Broker:
         ]
         done, ident = [prompt.id], None
         if duration != ONCE:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, None, now, event.via)
+            whom = prompt.agent, prompt.session
+            grant = self._new_grant(
+                prompt, whom, event.verdict, duration, ops, patterns, None, now, event.via
+            )
             ident = grant.id
             for old in [g for g in s.grants.values() if _same_place(g, grant)]:
                 del s.grants[old.id]
@@ -596,7 +654,7 @@ class Broker:
         return _ordered(out)
 
     def _new_grant(
-        self, prompt: Prompt, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
+        self, prompt: Prompt, whom: tuple[str, str], verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
         tokens: tuple[str, ...] | None, now: float, via: str,
     ) -> Grant:  # fmt: skip
         s = self.state
@@ -604,7 +662,7 @@ class Broker:
         if duration != SESSION:
             expires = now + (MAX_ALWAYS if duration == ALWAYS else min(float(duration), MAX_ALWAYS))
         grant = Grant(
-            id=f"g{s.next_grant}", agent=prompt.agent, session=prompt.session if duration == SESSION else "",
+            id=f"g{s.next_grant}", agent=whom[0], session=whom[1] if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
             argv=tokens, prompt=prompt.id, via=via, client=prompt.consent.client if prompt.consent else "",
         )  # fmt: skip
@@ -750,7 +808,9 @@ class Broker:
         return _ordered(self._judge_again(running, self._push(running), now))
 
     def _running(self, agent: str) -> set[str]:
-        return {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+        return self._with_subs(
+            {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+        )
 
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)
@@ -810,13 +870,20 @@ class Broker:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _affected(self, grants: list[Grant]) -> set[str]:
-        return {
-            s.id
-            for s in self.state.sessions.values()
-            if s.live and s.id in self.state.bases
-            for g in grants
-            if (g.session == s.id if g.session else g.agent == s.agent)
-        }
+        return self._with_subs(
+            {
+                s.id
+                for s in self.state.sessions.values()
+                if s.live and s.id in self.state.bases
+                for g in grants
+                if (g.session == s.id if g.session else g.agent == s.agent)
+            }
+        )
+
+    def _with_subs(self, sessions: set[str]) -> set[str]:
+        """Return ``sessions`` and all that were delegated from them: what those may do follows from what these may."""
+        below = {sub for ident in sessions for sub in self.state.below(ident)}
+        return sessions | {sub for sub in below if sub in self.state.bases}
 
     def _push(self, sessions: set[str]) -> list[ev.Command]:
         s = self.state
@@ -864,9 +931,10 @@ class Broker:
 
     def _view(self, prompt: Prompt) -> dict[str, Any]:
         s = self.state
-        return prompt_view(
-            prompt, self._holding(prompt.id), bool(s.looks.get(prompt.id)), s.confined(prompt.session)
-        )
+        open_ = prompt.state is PromptState.OPEN and prompt.session in s.sessions
+        whom = self._whom(prompt, "allow", ALWAYS) if open_ else prompt.agent
+        looking, confined = bool(s.looks.get(prompt.id)), s.confined(prompt.session)
+        return prompt_view(prompt, self._holding(prompt.id), looking, confined, whom)
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))

@@ -13,6 +13,7 @@ from typing import Any
 from remit_daemon.broker.states import PromptState, SessionState
 
 ONCE, SESSION, ALWAYS = "once", "session", "always"
+OF = " of "  # between the names of a chain; the name of a sub-agent has no blank
 TOKEN = "token"  # noqa: S105 - the operation of a question, and of a grant, about a token: no policy has it
 PROCESS = "process:"  # before the identity of a client that is a process
 
@@ -21,6 +22,9 @@ PROCESS = "process:"  # before the identity of a client that is a process
 class Session:
     """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again.
 
+    A sub-session has the id of the session that delegated as ``parent``, the same supervisor (``pid``, ``identity``), a mark of its own as
+    ``tag``, and the whole chain as its agent's name: ``reviewer of claude``. Grants are so kept for the chain, never for the name
+    alone, which the delegating agent chose.
     A program that merely came to us has one too: ``pid`` and ``identity`` are then its own, and there is no ``tag``.
     """
 
@@ -40,6 +44,17 @@ class Session:
     ended: float | None = None
     status: int | None = None
     hello: dict[str, Any] = field(default_factory=dict)
+    parent: str = ""
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Who acts, then on whose behalf, up to the agent that the person started."""
+        return tuple(self.agent.split(OF)) if self.parent else (self.agent,)
+
+    @property
+    def presenter(self) -> str:
+        """What the session's tokens are bound to: its supervisor, which makes its connections, and for a sub-session itself in it."""
+        return f"{self.identity}:{self.id}" if self.parent else self.identity
 
     @property
     def live(self) -> bool:

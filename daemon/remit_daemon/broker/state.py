@@ -39,6 +39,19 @@ class State:
         found = self.sessions.get(session)
         return found is None or found.confined
 
+    def chain(self, session: str) -> list[str]:
+        """Return ``session`` and those above it, the person's own last."""
+        found = [session]
+        while (known := self.sessions.get(found[-1])) is not None and known.parent:
+            found.append(known.parent)
+        return found
+
+    def below(self, session: str) -> list[str]:
+        """Return the live sub-sessions of ``session``, at any depth."""
+        return [
+            s.id for s in self.sessions.values() if s.live and s.parent and session in self.chain(s.id)[1:]
+        ]
+
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
         return replace(

@@ -47,6 +47,12 @@ def main() -> int:
 
 def _run(args: list[str]) -> int:
     from remit_daemon.kernel.syscalls import UnsupportedMachine
+    from remit_daemon.peers import mark
+
+    if mark.inside():
+        from remit_daemon.cli import delegate_cmd
+
+        return delegate_cmd.run(args)
 
     try:
         from remit_daemon.supervisor import run

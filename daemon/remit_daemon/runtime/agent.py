@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from remit_daemon.peers.process import Peer, PeerError, inside_session, session_tag
+from remit_daemon.peers.process import Peer, PeerError, inside_session
 from remit_daemon.runtime import who as callers
 from remit_daemon.runtime.approver import agent_methods
 from remit_daemon.runtime.asks import Caller
@@ -40,7 +40,7 @@ class Agent:
     async def serve(self) -> None:
         """Serve the connection until it ends."""
         d = self._daemon
-        self._session = d.by_peer(self._peer.pid)
+        self._session = d.by_peer(self._peer.pid, self._channel.end)
         if self._session is not None:
             methods: dict[str, Method] = {
                 **agent_methods(d, self._session.id), **self._verbs(self._inside)
@@ -59,7 +59,7 @@ class Agent:
             await Lines(self._channel, methods, self._admit_outside).serve()
 
     def _admit_inside(self, writer: Peer) -> None:
-        """Raise PeerError unless ``writer`` is a process of the session.
+        """Raise PeerError unless ``writer`` is a process of the session itself: not of a sub-session, nor of the one above, and not of one that ended.
 
         The supervisor, which made the connection, writes on it only where it performs an agent's sendmsg; whose is then not known.
         """
@@ -69,7 +69,8 @@ class Agent:
             raise PeerError(
                 "write with send or write here: sendmsg is performed by remit, which cannot say for whom"
             )
-        if session_tag(writer.pid) != session.tag or not writer.alive():
+        found = self._daemon.by_marks(writer.pid)
+        if found is None or found.id != session.id or not writer.alive():
             raise PeerError(f"process {writer.pid} is not inside session {session.id}")
 
     def _admit_outside(self, writer: Peer) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker.records import OF
 from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
@@ -237,7 +238,8 @@ def _fits(entry: Params, wanted: Filter) -> bool:
     """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
     for name in ("actor", "agent", "session", "op", "outcome", "rule"):
         value = getattr(wanted, name)
-        if value and entry[name] != value:
+        chain = name == "agent" and value and entry[name].startswith(value + OF)
+        if value and entry[name] != value and not chain:
             return False
     if wanted.denied and entry["verdict"] != "deny":
         return False  # what is held has no outcome yet
@@ -264,4 +266,5 @@ def hosts_of(entry: Params) -> list[str]:
 
 def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
     """Return what agent.sock has beside the verbs, for a peer that the kernel says is inside ``session``."""
-    return daemon.tokens.of_session(daemon.broker.state.sessions[session])
+    known = daemon.broker.state.sessions[session]
+    return {"delegate": lambda p: daemon.delegations.delegate(known, p), **daemon.tokens.of_session(known)}

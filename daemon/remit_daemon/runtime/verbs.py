@@ -92,19 +92,13 @@ class Verbs:
         return {"resource": resource, "address": address}, fd
 
     def whoami(self, caller: Caller | None) -> Params:
-        """Return {session, agent, project, confined, assurance, state}; an empty session for who has none."""
+        """Return {session, agent, project, parent, confined, assurance, state}; an empty session for who has none."""
         if caller is None:
-            return {
-                "session": "",
-                "agent": "",
-                "project": "",
-                "confined": False,
-                "assurance": "",
-                "state": "",
-            }
+            nobody: Params = dict.fromkeys(("session", "agent", "project", "assurance", "state"), "")
+            return nobody | {"parent": None, "confined": False}
         s = self._daemon.broker.state.sessions[caller.session]
         return {
-            "session": s.id, "agent": s.agent, "project": s.project, "confined": s.confined, "assurance": s.assurance,
+            "session": s.id, "agent": s.agent, "project": s.project, "parent": s.parent or None, "confined": s.confined, "assurance": s.assurance,
             "state": s.state.value,
         }  # fmt: skip
 

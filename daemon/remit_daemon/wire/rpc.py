@@ -89,6 +89,10 @@ honest bookkeeping, and ended with its process. One connection has one question 
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
     connect  {host, port, purpose?, wait?} {resource, address} and a connected socket; outside sessions only
+    delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
+                                          policy file's text) within all that this session may. It begins when a process of this session
+                                          connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
+                                          is then in it for good, and ends it by ending. ``env`` is for what it executes
     denials  {limit?}                     [Entry]  of this session only
 
 Operations and resources are those of ``remit policy why``; a path is resolved to the object's own. ``wait`` is how long a person's answer
@@ -101,9 +105,9 @@ token.keys are as on approver.sock; inside:
                                           Given   narrower, for a sub-agent (RFC 8693)
     token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
-Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
+Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, confined: bool, enforced: [str]}
-Me       {session, agent, project, confined: bool, assurance, state}; session "" for who has none yet
+Me       {session, agent, project, parent: id|null, confined: bool, assurance, state}; session "" for who has none yet
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           chain: [{pid, comm, exe}] the processes above, nearest first, kind: a kind of ``remit_policy.kinds`` or "" for no file,
           before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
@@ -133,6 +137,8 @@ Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, pa
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
 Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
           last_used: s|null, state: good|expired|to be reviewed}
+Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
 Times are seconds since the epoch (float); ids are text.
