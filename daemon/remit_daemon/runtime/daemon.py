@@ -500,7 +500,8 @@ class Daemon:
             if self._busy:
                 wait = min(wait, INGEST_EVERY)
             try:
-                await asyncio.wait_for(self._wake.wait(), wait if math.isfinite(wait) else None)
+                async with asyncio.timeout(wait if math.isfinite(wait) else None):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             if self._busy:

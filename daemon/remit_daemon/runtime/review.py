@@ -30,7 +30,8 @@ async def grants(daemon: Daemon) -> list[dict[str, Any]]:
     held = [g for g in daemon.broker.state.grants.values() if g.expires is None or g.expires > now]
     daemon.ingest_all()
     try:
-        facts = await asyncio.wait_for(asyncio.to_thread(_facts, daemon.ledger.path, held), WITHIN)
+        async with asyncio.timeout(WITHIN):
+            facts = await asyncio.to_thread(_facts, daemon.ledger.path, held)
     except TimeoutError:
         facts = {}
     views = []
