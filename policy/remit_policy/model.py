@@ -10,6 +10,8 @@ The supervisor imports this module at every ``remit run``, so it imports nothing
 
 from __future__ import annotations
 
+from remit_policy.limits import UNITS, Limit
+
 FILE_OPS = ("read", "write", "create", "delete", "execute", "list", "metadata")
 OPS = (*FILE_OPS, "exec", "connect", "resolve", "listen", "request", "see", "call", "emit", "own", "use")
 
@@ -34,13 +36,14 @@ class Rule:
     ``protected`` marks a built-in ask that a broader allow of another layer does not override.
     ``rate`` is (uses, seconds): at most so many uses in so many seconds; ``window`` is (start, end) in
     minutes of the local day, end exclusive: a spent rate, or a time outside the window, turns allow
-    into ask; so does a spent ``budget``, (bytes, seconds). ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
+    into ask; so does a spent ``budget``, (bytes, seconds). ``cost`` is what one use adds to the agent's ``spend`` limits, in
+    millionths. ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
     person wrote it.
     """
 
     __slots__ = (
         "layer", "verdict", "op", "pattern", "excepts", "argv", "final", "protected",
-        "rate", "window", "budget", "hold", "source", "role", "text",
+        "rate", "window", "budget", "hold", "source", "role", "text", "cost",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +64,7 @@ class Rule:
         source: str = "",
         role: str = "",
         text: str = "",
+        cost: int = 0,
     ) -> None:
         self.layer = layer
         self.verdict = verdict
@@ -77,6 +81,7 @@ class Rule:
         self.source = source
         self.role = role
         self.text = text or pattern
+        self.cost = cost
 
     def _key(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in self.__slots__)
@@ -154,10 +159,12 @@ class Snapshot:
     ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
-    program is started with beside what the person gave it.
+    program is started with beside what the person gave it. ``limits`` are the agent's and the session's.
     """
 
-    __slots__ = ("agent", "arguments", "env", "hold", "net_all", "reads", "rules", "secrets", "variables")
+    __slots__ = (
+        "agent", "arguments", "env", "hold", "limits", "net_all", "reads", "rules", "secrets", "variables",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -171,6 +178,7 @@ class Snapshot:
         secrets: tuple[Secret, ...] = (),
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
+        limits: tuple[Limit, ...] = (),
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -181,6 +189,7 @@ class Snapshot:
         self.secrets = secrets
         self.arguments = arguments
         self.env = env or {}
+        self.limits = limits
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -194,6 +203,7 @@ class Snapshot:
             secrets=self.secrets,
             arguments=self.arguments,
             env=self.env,
+            limits=self.limits,
         )
 
 
@@ -249,8 +259,23 @@ def _rule_line(r: Rule) -> str:
             _escape(r.source),
             _escape(r.role),
             _escape(r.text),
+            str(r.cost or ""),
         )
     )
+
+
+def _limit_line(m: Limit) -> str:
+    return "\t".join(
+        ("limit", *map(_escape, (m.section, m.per, m.kind, m.source)), f"{m.amount}/{m.seconds}")
+    )
+
+
+def _limit_of(cells: list[str]) -> Limit:
+    section, per, kind, source = map(_unescape, cells[1:5])
+    amount, _, seconds = cells[5].partition("/")
+    if kind not in UNITS or per not in ("agent", "session"):
+        raise SnapshotError(f"unknown limit {cells[1:4]}")
+    return Limit(section, per, kind, int(amount), int(seconds), source)
 
 
 def _secret_line(s: Secret) -> str:
@@ -281,6 +306,7 @@ def _rule_of(cells: list[str]) -> Rule:
         source,
         role,
         text,
+        cost,
     ) = cells
     if op not in OPS or not 0 <= int(verdict) < len(VERDICTS) or not 0 <= int(layer) < len(LAYERS):
         raise SnapshotError(f"unknown operation, verdict or layer in {cells[1:4]}")
@@ -303,6 +329,7 @@ def _rule_of(cells: list[str]) -> Rule:
         source=_unescape(source),
         role=_unescape(role),
         text=_unescape(text),
+        cost=int(cost) if cost else 0,
     )
 
 
@@ -319,6 +346,7 @@ def dumps(snapshot: Snapshot) -> str:
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
     lines += [_secret_line(s) for s in snapshot.secrets]
+    lines += [_limit_line(m) for m in snapshot.limits]
     lines += [_rule_line(r) for r in snapshot.rules]
     return "\n".join(lines) + "\n"
 
@@ -334,6 +362,7 @@ def loads(text: str) -> Snapshot:
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
+    limits: list[Limit] = []
     lines = text.split("\n")
     if lines[0] != "remit-snapshot\t1" or lines[-1] != "":
         raise SnapshotError("not a whole snapshot of version 1")
@@ -344,6 +373,8 @@ def loads(text: str) -> Snapshot:
                 rules.append(_rule_of(cells))
             elif cells[0] == "secret":
                 secrets.append(_secret_of(cells))
+            elif cells[0] == "limit":
+                limits.append(_limit_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
             elif cells[0] == "argument":
@@ -365,6 +396,7 @@ def loads(text: str) -> Snapshot:
             secrets=tuple(secrets),
             arguments=tuple(arguments),
             env=env,
+            limits=tuple(limits),
         )
     except (KeyError, ValueError) as e:
         raise SnapshotError(f"missing or malformed setting {e}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit_daemon.broker.records import Grant, Prompt, Session
+from remit_daemon.broker.records import Account, Grant, Prompt, Session
 from remit_policy.model import Snapshot
 
 # -- events ---------------------------------------------------------------------------------------
@@ -41,7 +41,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A held operation, as in ``wire.control``."""
+    """A held operation, as in ``wire.control``. ``costs`` are what it counts against limits; ``short``: the policy allows it,
+    and the point has no lease to pay with."""
 
     session: str
     seq: int
@@ -55,6 +56,20 @@ class Ask:
     argv: tuple[str, ...] = ()
     source: str = ""
     count: int = 1
+    costs: tuple[str, ...] = ()
+    short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an enforcement point has used and returned of a limit's leases, in all; whether it ``want``s one."""
+
+    session: str
+    point: str
+    limit: str
+    used: int
+    returned: int
+    want: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +152,7 @@ Event = (
     | Lost
     | Ended
     | Ask
+    | Report
     | Cancel
     | Answer
     | Look
@@ -163,12 +179,12 @@ class Send:
 class Store:
     """Keep this record, in place of an older one of its id."""
 
-    record: Session | Prompt | Grant
+    record: Session | Prompt | Grant | Account
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Forget a stored record: ``kind`` is prompt or grant."""
+    """Forget a stored record: ``kind`` is prompt, grant or account."""
 
     kind: str
     id: str

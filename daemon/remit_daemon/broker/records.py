@@ -65,7 +65,8 @@ class Settled:
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
-    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry."""
+    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``costs`` are what each
+    of its operations counts against limits; ``limit`` is the account that was spent, where the policy itself allows it."""
 
     id: str
     session: str
@@ -90,6 +91,8 @@ class Prompt:
     pass_until: float | None = None
     pass_used: bool = False
     scopes: tuple[Scope, ...] = ()
+    costs: tuple[tuple[str, int], ...] = ()
+    limit: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -120,13 +123,42 @@ class Grant:
     suspended: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What one enforcement point was ``given`` of an account, says it ``used`` and ``returned``: totals. ``closed`` is when its
+    session ended; what was left then counts as used until the point says otherwise."""
+
+    given: int
+    used: int
+    returned: int
+    closed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How much of a limit an owner (an agent's name, or a session's id) has spent: ``level`` at the time ``at``, and ``leases``
+    by point. ``id`` is owner, tab, ``limit``."""
+
+    id: str
+    owner: str
+    limit: str
+    kind: str
+    amount: int
+    seconds: int
+    level: float
+    at: float
+    leases: dict[str, Lease] = field(default_factory=dict)
+    warned: bool = False
+    source: str = ""
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"cannot store {type(value).__name__}")
 
 
-def to_json(record: Session | Prompt | Grant) -> str:
+def to_json(record: Session | Prompt | Grant | Account) -> str:
     """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
     return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
 
@@ -148,6 +180,7 @@ def prompt_of(text: str) -> Prompt:
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])
+    raw["costs"] = tuple((str(k), int(n)) for k, n in raw.get("costs", ()))
     return Prompt(**raw)
 
 
@@ -158,3 +191,10 @@ def grant_of(text: str) -> Grant:
         raw[name] = tuple(raw[name])
     raw["argv"] = None if raw["argv"] is None else tuple(raw["argv"])
     return Grant(**raw)
+
+
+def account_of(text: str) -> Account:
+    """Read an account written by ``to_json``. Raises ValueError, KeyError or TypeError when it is none."""
+    raw = json.loads(text)
+    raw["leases"] = {point: Lease(**lease) for point, lease in raw["leases"].items()}
+    return Account(**raw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from remit_daemon.broker.limits import extension
 from remit_daemon.broker.records import Grant, Prompt, Session
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
 from remit_policy.match import escape
@@ -30,11 +31,16 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``limit`` the state of the limit
+    that is spent."""
     answer = prompt.answer
     scopes = []
     for scope in prompt.scopes:
+        if prompt.limit:
+            rule = extension(prompt, scope.pattern, "allow")
+            scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
+            continue
         ops, patterns, tokens = meaning(prompt, scope.pattern)
         rule = describe("allow", ops, patterns, prompt.agent, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
@@ -66,6 +72,7 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
             "at": answer.at,
         },
         "scopes": scopes,
+        "limit": limit,
     }
 
 

@@ -92,6 +92,8 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    for text in found["limits"]:
+        _say(f"limit: {escape(text)}")
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
     if found["policy"]["errors"]:
@@ -143,6 +145,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
         )
+    if p.get("limit"):
+        lines.append(f"    limit {escape(p['limit'])}")
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]
@@ -219,6 +223,19 @@ def _revoke(client: Client, args: argparse.Namespace) -> int:
         _json(result)
     else:
         _say("revoked: " + (", ".join(result["revoked"]) or "nothing"))
+    return OK
+
+
+def _limits(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("limits", {"agent": args.agent} if args.agent else {})
+    if args.json:
+        _json(found)
+        return OK
+    for one in found:
+        part = int(100 * one["used"] / one["amount"])
+        of = f"session {one['session']} of " if one["session"] else ""
+        _say(f"{of}{escape(one['agent'])}  {escape(one['limit'])}  {part} %")
+        _say(f"    {escape(one['text'])}; {escape(one['source'])}")
     return OK
 
 
@@ -376,6 +393,7 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
     "answer": (_answer, True),
     "grants": (_grants, True),
     "revoke": (_revoke, True),
+    "limits": (_limits, True),
     "log": (_log, True),
     "who": (_who, True),
     "denials": (_denials, True),
@@ -406,6 +424,8 @@ def _parser(name: str) -> _Parser:
         p.add_argument("id", nargs="?", default="")
         p.add_argument("--agent", default="")
         p.add_argument("--all", action="store_true")
+    elif name == "limits":
+        p.add_argument("--agent", default="", help="only those of this agent")
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
         p.add_argument("--actor", choices=("human", "agent", "remit"), default="")

@@ -13,6 +13,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   log, log verify       what was done, and by whom         who        who did this to PATH or PID
   denials               what was refused                   grants, revoke   what you allowed for longer
   policy                check, why, test, show, schema     trust      take a project's own policy into account
+  limits                what agents have spent of their limits
   tui                   prompts on one screen              daemon     remitd, in the foreground
   token                 issue, exchange, introspect, revoke, list, scopes
 

@@ -52,6 +52,7 @@ class Approver:
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
             "grants": lambda p: (want(p) and None) or d.grants(daemon.clock()),
             "revoke": self._revoke,
+            "limits": lambda p: d.limits(want(p, agent=(str, ""))["agent"], daemon.clock()),
             "log": self._log,
             "log.verify": self._verify,
             "who": self._who,
@@ -82,6 +83,7 @@ class Approver:
             "prompts": len(d.broker.prompts()),
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
+            "limits": [x["text"] for x in d.broker.limits("", d.clock()) if x["spent"]],
         }
 
     def _steer(self, params: Params, action: str) -> Params:

@@ -39,6 +39,7 @@ READ = 1 << 16
 MAX_UNSENT = (
     64 << 20
 )  # bytes: a few snapshots of the largest kind; a supervisor that takes no more is dropped
+MAX_TOTAL = 1 << 60  # of a lease's numbers: bytes of many years
 COULD_NOT_START = 125  # exit status, DESIGN 10
 USAGE = 2
 
@@ -48,7 +49,7 @@ _HELLO: dict[str, type] = {
 }  # fmt: skip
 _ASK: dict[str, type] = {
     "seq": int, "ops": list, "path": str, "path2": str, "pid": int, "proc": str, "exe": str, "comm": str,
-    "argv": list, "source": str, "count": int,
+    "argv": list, "source": str, "count": int, "costs": list, "short": bool,
 }  # fmt: skip
 _FIELDS: dict[str, dict[str, type]] = {
     "hello": _HELLO,
@@ -56,6 +57,7 @@ _FIELDS: dict[str, dict[str, type]] = {
     "ask": _ASK,
     "cancel": {"seq": int, "why": str},
     "poke": {},
+    "lease": {"limit": str, "used": int, "returned": int, "want": bool},
     "end": {"status": int},
 }
 
@@ -276,6 +278,21 @@ class Control:
                 if frame["why"] not in ("gone", "expired"):
                     raise Malformed(f"cancel: no reason {frame['why']!r}")
                 daemon.attempt(ev.Cancel(session, frame["seq"], frame["why"]))
+            case "lease":
+                # A gateway is told from one before it by its process.
+                point = f"{session}/{self._peer.identity}" if self._above else session
+                if (
+                    not 0
+                    <= min(frame["used"], frame["returned"])
+                    <= max(frame["used"], frame["returned"])
+                    <= MAX_TOTAL
+                ):
+                    raise Malformed("lease: totals are out of range")
+                daemon.attempt(
+                    ev.Report(
+                        session, point, frame["limit"], frame["used"], frame["returned"], frame["want"]
+                    )
+                )
             case "poke":
                 daemon.poke(session)
             case "end":

@@ -59,7 +59,7 @@ class Daemon:
         self.clock = clock
         self.started = clock()
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
-        self.broker.load(*memory.load())
+        self.broker.load(*memory.load(), memory.accounts())
         state = self.broker.state
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)

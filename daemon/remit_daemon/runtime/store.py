@@ -1,4 +1,4 @@
-"""The daemon's own memory: sessions, prompts, grants and trusted projects, in one SQLite file.
+"""The daemon's own memory: sessions, prompts, grants, what counts against limits, and trusted projects, in one SQLite file.
 
 Records are kept as JSON under their id. Every event's changes are one transaction, committed before anything is
 answered, so that a killed daemon comes back with the same prompts under the same ids.
@@ -11,9 +11,11 @@ from collections.abc import Iterable
 
 from remit_daemon.broker.events import Drop, Store
 from remit_daemon.broker.records import (
+    Account,
     Grant,
     Prompt,
     Session,
+    account_of,
     grant_of,
     prompt_of,
     session_of,
@@ -24,11 +26,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompt (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grant_ (id TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS account (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust (dir BLOB PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 KEPT_SESSIONS = 500  # ended ones beyond this are forgotten; the ledger has them
-_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_"}
+_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_", "account": "account"}
 
 
 class StoreError(Exception):
@@ -63,6 +66,13 @@ class Memory:
             sessions.remove(old)
         return sessions, sorted(prompts, key=_number), sorted(grants, key=_number)
 
+    def accounts(self) -> list[Account]:
+        """Return what counts against limits. Raises StoreError on a record that cannot be read."""
+        try:
+            return [account_of(t) for t in self._texts("account")]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as e:
+            raise StoreError(f"the store holds an account that cannot be read: {e}") from None
+
     def _texts(self, kind: str) -> list[str]:
         return [t for (t,) in self._db.execute(f"SELECT record FROM {_TABLES[kind]}")]  # noqa: S608
 
@@ -83,7 +93,7 @@ class Memory:
                 kind = type(record).__name__.lower()
                 sql = f"INSERT OR REPLACE INTO {_TABLES[kind]} VALUES (?, ?)"  # noqa: S608
                 self._db.execute(sql, (record.id, to_json(record)))
-                if not isinstance(record, Session):
+                if isinstance(record, (Prompt, Grant)):
                     self._db.execute(
                         "INSERT INTO counter VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)",
                         (kind, _number(record)),

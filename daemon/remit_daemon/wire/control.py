@@ -18,13 +18,17 @@ remitd, in answer
 
 supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more; it never says ``end``)
     ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
-             count (how often this very hold was joined)
+             count (how often this very hold was joined), costs [KIND:AMOUNT, of remit_policy.limits], short (bool: the policy
+             allows it, and no lease is left to pay with: remitd answers from the limit, or asks the person)
+    lease    limit, used, returned (totals over the point's life), want (bool): what it did with its leases of a limit, and
+             whether it wants one. Said when it wants more, when called upon, when the connection is new, and at its end
     cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
     poke     the journal has grown
     end      status (exit status of the agent, -signal when killed by one)
-remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
+remitd, then (``asked``, ``answer`` and ``lease`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
     asked    seq, prompt (id, to be shown to whoever waits)
-    answer   seq, verdict ("allow" | "deny"), prompt, message (from the person, may be "")
+    answer   seq, verdict ("allow" | "deny"), prompt ("" when nobody was asked), message (from the person, may be "")
+    lease    seq (FIRST_OF_GATEWAY: to the gateway), limit, given (in all), recall (bool: return at once what is not used)
     snapshot snapshot, revision: in force from its arrival on; pushed before an answer that relies on it
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
@@ -39,10 +43,10 @@ FIRST_OF_GATEWAY = 1 << 40  # what a session's gateway asks never meets what its
 
 SUPERVISOR_FIRST = ("hello",)
 GATEWAY_FIRST = ("gateway",)
-GATEWAY_THEN = ("ask", "cancel", "poke")
-SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
+GATEWAY_THEN = ("ask", "cancel", "poke", "lease")
+SUPERVISOR_THEN = ("ask", "cancel", "poke", "lease", "end")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume")
+DAEMON_THEN = ("asked", "answer", "lease", "snapshot", "stop", "pause", "resume")
 
 
 def of_gateway(seq: int) -> bool:

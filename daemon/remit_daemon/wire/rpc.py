@@ -2,7 +2,8 @@
 
 ``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
 
-    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows}}
+    status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows},
+                                           limits: [text of each that is spent]}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
@@ -12,6 +13,7 @@
     answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?}
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
+    limits   {agent?}                     [Limit]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
@@ -26,7 +28,7 @@
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
     reload                                {errors: [...], revision}
     watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
-                                          ``entry`` Entry (only with ``log``)
+                                          ``limit`` Limit (80 % of it are spent), ``entry`` Entry (only with ``log``)
 
 ``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
 
@@ -40,8 +42,11 @@ Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|
           waiting: int, assurance, enforced: [str]}
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
-          scopes: [{scope: pattern, label: str, rule: str}]}   narrow to broad; only these or narrower edits count
+          scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
+          limit: str}   the state of the limit that is spent, "" where the policy asks; its scopes are this act, or as much once more
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+Limit    {limit, agent, session ("" = all of the agent's), kind, used, held (of that, by enforcement points), spent (bool),
+          amount, seconds, source, text}   spend in millionths
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 Times are seconds since the epoch (float); ids are text.
