@@ -8,8 +8,8 @@
 - A point that ends without a word has used all it held. Nobody is locked out by that: the level drains.
 - A clock that goes back drains nothing until it is where it was; one that went back by more than the limit's whole time is taken
   as it is, since an account must not wait for a time that was wrong.
-- Leases are given below WARN of the amount. Beyond it they are called back and each act is asked for, so the last fifth is counted
-  exactly; bytes alone are always leased, since they are counted while they flow.
+- Leases are given below WARN of the amount. Beyond it, and until CALM, they are called back and each act is asked for, so the last
+  fifth is counted exactly; bytes alone are always leased, since they are counted while they flow.
 
 The owner of an account is an agent's name or a session, always that of the chain's root: children draw from their parent.
 Pure functions on ``State``; what they return are the broker's commands.
@@ -86,6 +86,10 @@ def _account(state: State, session: str, limit: Limit, now: float) -> Account:
     if found is None:
         owner = key.partition("\t")[0]
         found = Account(key, owner, limit.ident, limit.kind, limit.amount, limit.seconds, 0.0, now)
+    elif found.at - now > found.seconds:
+        state.accounts[key] = replace(
+            found, at=now
+        )  # from here on it drains, whether anything is charged or not
     found = drained(found, now)
     return replace(found, amount=limit.amount, seconds=limit.seconds, source=limit.source)
 
@@ -236,6 +240,8 @@ def _gateway_of(point: str, session: str, lease: Lease) -> bool:
 
 def _more(account: Account) -> int:
     """Return how much one lease is given now."""
+    if account.warned and account.kind != "bytes":
+        return 0
     top = account.amount if account.kind == "bytes" else WARN * account.amount
     return max(0, min(account.amount // SLICES, int(top - full(account))))
 
@@ -258,7 +264,7 @@ def end(state: State, session: str, now: float) -> list[ev.Command]:
             account = replace(account, leases={**account.leases, point: lease})
         state.accounts[account.id] = account
         out.append(ev.Store(account))
-    return out
+    return [*out, *prune(state, now)]
 
 
 def prune(state: State, now: float) -> list[ev.Command]:
