@@ -62,7 +62,7 @@ class Approver:
             "watch": self._watch,
             **daemon.tokens.of_person(),
         }
-        self._lines = Lines(reader, writer, methods, peer.alive)
+        self._lines = Lines(reader, writer, methods, peer.alive, daemon.lanes.person)
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
@@ -115,12 +115,12 @@ class Approver:
 
     def _log(self, params: Params) -> list[Params]:
         wanted = self._parse_filter(params)
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         return self._daemon.ledger.query(wanted)
 
     async def _verify(self, params: Params) -> Params:
         want(params)
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
     async def _who(self, params: Params) -> Params:
@@ -128,7 +128,7 @@ class Approver:
         if sum(map(bool, p.values())) != 1:
             raise Problem(INVALID_PARAMS, "who takes a path, a pid or a bus name")
         d = self._daemon
-        d.ingest_all()
+        d.catch_up()
         if p["path"]:
             return d.ledger.who(p["path"])
         if p["name"]:
@@ -149,7 +149,7 @@ class Approver:
 
     def _denials(self, params: Params) -> list[Params]:
         p = want(params, session=(str, ""), limit=(int, 100))
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         found = self._daemon.ledger.denials(p["session"], max(0, min(p["limit"], 10_000)))
         return explained(found, self._daemon.broker.state.prompts.values())
 
@@ -242,7 +242,7 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
 
     def denials(params: Params) -> list[Params]:
         p = want(params, limit=(int, 100))
-        daemon.ingest(session)
+        daemon.catch_up(session)
         found = daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
         return explained(found, daemon.broker.state.prompts.values())
 

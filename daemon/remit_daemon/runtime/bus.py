@@ -145,7 +145,7 @@ class BusService:
         if wanted == "u":
             return self.of_process(subject)
         if subject.startswith("/"):
-            self._daemon.ingest_all()
+            self._daemon.catch_up()
             return _packed(self._daemon.ledger.who(os.path.normpath(subject)))
         return await self.of_name(subject)
 

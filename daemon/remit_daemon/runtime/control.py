@@ -137,7 +137,8 @@ class Control:
         while data := await self._reader.read(READ):
             for frame in frames.feed(data):
                 if self._session:
-                    self._frame(check(frame, GATEWAY_THEN if self._above else SUPERVISOR_THEN))
+                    async with self._daemon.lanes.agents():
+                        self._frame(check(frame, GATEWAY_THEN if self._above else SUPERVISOR_THEN))
                 elif self._above:
                     self._gateway(check(frame, GATEWAY_FIRST))
                 else:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from remit_daemon.broker.core import Refused
@@ -64,11 +65,16 @@ class Lines:
         writer: asyncio.StreamWriter,
         methods: Mapping[str, Method],
         alive: Callable[[], bool],
+        called: Callable[[], None] = lambda: None,
+        lane: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
+        """``called`` is told of each request; ``lane`` is what each is served in."""
         self._reader = reader
         self._writer = writer
         self._methods = methods
         self._alive = alive
+        self._called = called
+        self._lane = lane
 
     async def serve(self) -> None:
         """Serve requests until the peer closes, ends or talks nonsense."""
@@ -76,8 +82,10 @@ class Lines:
             while line := await self._reader.readline():
                 if not self._alive():
                     break  # whoever writes now is not whom we identified
-                if not await self._line(line):
-                    break
+                self._called()
+                async with self._lane():
+                    if not await self._line(line):
+                        break
                 await self._writer.drain()
         except (ValueError, asyncio.LimitOverrunError):
             self._error(None, PARSE_ERROR, f"a line is longer than {MAX_LINE} bytes")

@@ -110,7 +110,8 @@ async def _serve_agent(daemon: Daemon, reader: asyncio.StreamReader, writer: asy
         if session is None:
             await _say_refused(reader, writer, "this socket is for programs inside a session")
             return
-        await Lines(reader, writer, agent_methods(daemon, session.id), peer.alive).serve()
+        methods = agent_methods(daemon, session.id)
+        await Lines(reader, writer, methods, peer.alive, lane=daemon.lanes.agents).serve()
     finally:
         peer.close()
 
