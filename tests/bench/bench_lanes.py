@@ -6,6 +6,7 @@ sent without waiting for their answers. ``rows()`` gives (what, figure) pairs fo
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,13 +14,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fakes.machine import Machine
 from fakes.supervisor import FakeSupervisor, RpcError
 
-CALLS = int(os.environ.get("REMIT_BENCH_CALLS", "400"))  # of each kind, idle and in the flood
+CALLS = int(os.environ.get("REMIT_BENCH_CALLS", "300"))  # of each kind, idle and in the flood
 FLOODS = 2  # sessions at once
 PAUSE = 0.004  # seconds between a person's calls: they come one at a time
 KINDS = ("status", "grants", "sessions", "answer")
@@ -33,7 +35,8 @@ def flood(kind: str, project: str) -> None:
 
     paths = find()
     sup = FakeSupervisor(paths, project)
-    sup.connect()
+    if sup.connect()["type"] != "welcome":
+        raise SystemExit("remitd does not take the session")
     sup.sock.setblocking(False)
     lines = {}
     for _ in range(4 if kind in ("agent", "all") else 0):
@@ -51,7 +54,7 @@ def flood(kind: str, project: str) -> None:
             for _ in range(20):
                 number += 1
                 ask = {
-                    "type": "ask", "seq": number, "ops": ["read"], "path": f"{project}/{number}", "path2": "",
+                    "type": "ask", "seq": number, "ops": ["read"], "path": f"{project}-not/{number}", "path2": "",
                     "pid": 1, "proc": "1", "exe": "/x", "comm": "x", "argv": [], "source": "default", "count": 1,
                     "costs": [], "short": False,
                 }  # fmt: skip
@@ -90,15 +93,40 @@ def _percentile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-def prepare(machine: Machine) -> list[str]:
-    """Return open prompts to be answered, of a session of their own."""
-    asker = machine.supervisor()
-    asker.connect()
-    out = []
-    for number in range(min(CALLS, 90)):
-        asker.ask(f"{machine.project}/mine{number}")
-        out.append(asker.read()["prompt"])
-    return out
+class Asker:
+    """A session of its own, in a process of its own, whose questions the person answers."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._project = machine.project
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fakes.supervisor", machine.root + "/elsewhere"],
+            cwd=Path(__file__).resolve().parents[1], env=machine.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self._heard("welcome")
+
+    def _heard(self, kind: str) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        frame: dict[str, Any] = json.loads(self.process.stdout.readline())
+        if frame["type"] != kind:
+            raise RuntimeError(f"{frame} in place of {kind}")
+        return frame
+
+    def prompts(self) -> list[str]:
+        """Return open prompts to be answered."""
+        assert self.process.stdin is not None
+        out = []
+        for number in range(min(CALLS, 90)):
+            self.process.stdin.write(f"{self._project}/mine{number}\n".encode())
+            self.process.stdin.flush()
+            out.append(self._heard("asked")["prompt"])
+        return out
+
+
+def ended(*processes: subprocess.Popen[bytes]) -> None:
+    """End sessions."""
+    for one in processes:
+        one.kill()
+        one.wait()
 
 
 def measure(machine: Machine, prompts: list[str]) -> dict[str, list[float]]:
@@ -129,9 +157,12 @@ def rows(kinds: tuple[str, ...] = ("asks", "journal", "agent", "all")) -> list[t
         machine = Machine(root)
         machine.start()
         try:
-            idle = measure(machine, prepare(machine))
+            asker = Asker(machine)
+            idle = measure(machine, asker.prompts())
+            ended(asker.process)
             for flooding in kinds:
-                prompts = prepare(machine)
+                asker = Asker(machine)
+                prompts = asker.prompts()
                 floods = [
                     subprocess.Popen(
                         [sys.executable, __file__, "--flood", flooding, f"{root}/p{n}"], env=machine.env,
@@ -142,12 +173,13 @@ def rows(kinds: tuple[str, ...] = ("asks", "journal", "agent", "all")) -> list[t
                 try:
                     for one in floods:
                         assert one.stdout is not None
-                        one.stdout.readline()
+                        if one.stdout.readline() != b"flooding\n":
+                            raise RuntimeError("a flood did not begin")
                     busy = measure(machine, prompts)
+                    if any(one.poll() is not None for one in floods):
+                        raise RuntimeError("a flood ended")
                 finally:
-                    for one in floods:
-                        one.kill()
-                        one.wait()
+                    ended(asker.process, *floods)
                 for kind in KINDS:
                     a, b = (_percentile(x[kind], 0.99) for x in (idle, busy))
                     c, d = (_percentile(x[kind], 0.5) for x in (idle, busy))

@@ -80,7 +80,7 @@ class Approver:
             "version": VERSION,
             "pid": os.getpid(),
             "sessions": len(d.live()),
-            "prompts": len(d.broker.prompts()),
+            "prompts": sum(1 for p in d.broker.state.prompts.values() if p.state is PromptState.OPEN),
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
             "limits": [x["text"] for x in d.broker.limits("", d.clock()) if x["spent"]],
@@ -217,7 +217,10 @@ def _fits(entry: Params, wanted: Filter) -> bool:
 def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Params]:
     """Return ``denials`` with what the person said to each, or that its question is still open, added to the note."""
     said: dict[tuple[str, str, str], str] = {}
+    sessions = {entry["session"] for entry in denials}
     for prompt in prompts:
+        if prompt.session not in sessions:
+            continue
         text = ""
         if prompt.state in (PromptState.OPEN, PromptState.MISSED):
             text = f"question {prompt.id} is not answered yet; try again once it is"
@@ -242,7 +245,7 @@ def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
 
     def denials(params: Params) -> list[Params]:
         p = want(params, limit=(int, 100))
-        daemon.catch_up(session)
+        daemon.catch_up_within(session)
         found = daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
         return explained(found, daemon.broker.state.prompts.values())
 

@@ -35,8 +35,9 @@ log = logging.getLogger("remitd")
 POLL = 0.5  # seconds between looks at the policy files while somebody is there
 INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
 INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
-SLICE = 1 << 16  # bytes of a journal in one turn: some hundred records, a few milliseconds
+SLICE = 1 << 14  # bytes of a journal in one turn: a hundred records, a few milliseconds
 SLICE_ACTIVE = 1 << 12  # the same while a person is active
+MAX_CATCH_UP_WITHIN = 0.005  # seconds that an agent's question about the ledger waits for its own journal
 MAX_CATCH_UP = 0.5  # seconds that a question about the ledger waits for journals to be read; a flood's rest is for the next
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
@@ -302,12 +303,21 @@ class Daemon:
             if not n:
                 return total
 
-    def catch_up(self, *sessions: str) -> None:
-        """Have the journals of ``sessions``, or of all live ones, read as far as a question about them may wait."""
+    def catch_up(self) -> None:
+        """Have the journals of live sessions read as far as a person's question about them may wait."""
         end = time.monotonic() + MAX_CATCH_UP
-        for session in sessions or [s.id for s in self.live()]:
-            while time.monotonic() < end and self.ingest(session, SLICE):
+        for session in self.live():
+            while time.monotonic() < end and self.ingest(session.id, SLICE):
                 pass
+
+    def catch_up_within(self, session: str) -> None:
+        """The same for a question from inside ``session``, in a turn of its lane."""
+        if self.lanes.quiet:
+            end = time.monotonic() + MAX_CATCH_UP_WITHIN
+            while self.ingest(session, SLICE) and time.monotonic() < end:
+                pass
+        else:
+            self.ingest(session, SLICE_ACTIVE)
 
     def ingest(self, session: str, slice: int = 0) -> int:
         """Read on in a session's journals, with ``slice`` only so many bytes of each; return how many records came."""
@@ -419,6 +429,7 @@ class Daemon:
 
     async def close(self) -> None:
         """Let go of everything; sessions go on under their snapshots."""
+        self.lanes.close()
         self.catch_up()
         for session in list(self._pidfds):
             self._unguard(session)

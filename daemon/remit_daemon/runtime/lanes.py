@@ -29,6 +29,11 @@ class Lanes:
         self._active = -ACTIVE
         self._owed = 0.0  # seconds of rest
         self._looked = clock()
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody of the agents' have another turn: the daemon ends."""
+        self._closed = True
 
     def person(self) -> None:
         """Note that a person has just called."""
@@ -41,8 +46,10 @@ class Lanes:
 
     @asynccontextmanager
     async def agents(self) -> AsyncIterator[None]:
-        """Be a turn of the agents' lane: keep it short, and wait for nothing in it."""
+        """Be a turn of the agents' lane: keep it short, and wait for nothing in it. Raises ConnectionError when closed."""
         async with self._turn:
+            if self._closed:
+                raise ConnectionAbortedError("remitd ends")
             began = self._clock()
             self._owed = max(0.0, self._owed - (began - self._looked))
             try:

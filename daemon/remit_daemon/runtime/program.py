@@ -88,6 +88,7 @@ async def _serve_approver(
     except PeerError as e:
         log.warning("approver: refused: %s", e)
         return
+    daemon.lanes.person()
     try:
         if inside_session(peer.pid, daemon.supervisors()):
             log.warning("approver: refused: process %d is inside a session", peer.pid)
