@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 ACTIVE = 2.0  # seconds that a person counts as active after a call
-REST = 9.0  # so many times as long as its turns the agents' lane rests then
+REST = 19.0  # so many times as long as its turns the agents' lane rests then
 BURST = 0.05  # seconds of turns that need no rest: an ordinary session never has more at once
-MAX_REST = 0.05  # seconds of one rest, whatever a turn took
+MAX_REST = 0.1  # seconds of one rest, whatever a turn took
 
 
 class Lanes:
