@@ -108,7 +108,7 @@ class Limited(RuleBasedStateMachine):
 
     # -- what can happen ---------------------------------------------------------------------------
 
-    @rule(pick=PICK, cost=st.integers(1, 3), times=st.integers(1, 20), heard=st.booleans())
+    @rule(pick=PICK, cost=st.integers(1, 3), times=st.integers(1, 60), heard=st.booleans())
     def act(self, pick: int, cost: int, times: int, heard: bool) -> None:
         p = self.point(pick)
         for _ in range(times):
@@ -256,4 +256,4 @@ class Limited(RuleBasedStateMachine):
 
 
 TestLimits = Limited.TestCase
-TestLimits.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestLimits.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)

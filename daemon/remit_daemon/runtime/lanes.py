@@ -27,7 +27,7 @@ class Lanes:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._active = -ACTIVE
-        self._owed = 0.0  # seconds of rest
+        self._owed = 0.0  # seconds of rest; what was long ago is not owed
         self._looked = clock()
         self._closed = False
 
@@ -56,5 +56,6 @@ class Lanes:
                 yield
             finally:
                 self._looked = self._clock()
-                self._owed += (self._looked - began) * REST
+                owed = self._owed + (self._looked - began) * REST
+                self._owed = min(owed, BURST * REST + MAX_REST)
             await asyncio.sleep(0 if self.quiet else min(MAX_REST, max(0.0, self._owed - BURST * REST)))
