@@ -26,6 +26,7 @@ from remit_policy.values import (
     check_pattern,
     check_position,
     check_request_path,
+    check_scope,
     parse_budget,
     parse_duration,
     parse_money,
@@ -76,6 +77,7 @@ Method = Annotated[str, AfterValidator(check_method)]
 BusName = Annotated[str, AfterValidator(check_bus_name)]
 MemberPattern = Annotated[str, AfterValidator(check_member)]
 App = Annotated[str, AfterValidator(check_app)]
+ScopeWord = Annotated[str, AfterValidator(check_scope)]
 Position = Annotated[str, AfterValidator(check_position)]
 ArgvPattern = Annotated[str, AfterValidator(check_argv)]
 Duration = Annotated[str, _checked(parse_duration)]
@@ -230,6 +232,14 @@ class SecretRule(Limits):
     deny: list[str] = []
 
 
+class TokenRule(Limits):
+    """The scopes that an agent's tokens may have, and roles of them; *sensitive* ones only an administrator allows."""
+
+    allow: list[ScopeWord] = []
+    ask: list[ScopeWord] = []
+    deny: list[ScopeWord] = []
+
+
 class ExecRule(Limits):
     """The arguments with which one program may run."""
 
@@ -270,6 +280,12 @@ class Net(_Strict):
     connect: HostRule | None = None
     resolve: NameRule | None = None
     listen: ListenRule | None = None
+    sign: list[NamedHost] = Field(
+        default=[], description="hosts to which requests are signed (RFC 9421); their TLS is ended for it"
+    )
+    signature_agent: Annotated[str, Field(pattern=r"^https://[a-z0-9.-]{1,253}(:[0-9]{1,5})?$")] | None = (
+        Field(default=None, description="the origin that publishes the key, told to those hosts")
+    )
     requests: dict[NamedHost, dict[Method, RequestRule]] = Field(
         default={}, description="requests by host and method; a host's table may also stand in net itself"
     )
@@ -287,7 +303,9 @@ class Net(_Strict):
     @model_validator(mode="after")
     def _fits(self) -> Net:
         if self.all:
-            key = next((k for k in ("connect", "resolve", "listen", "requests") if getattr(self, k)), "")
+            key = next(
+                (k for k in ("connect", "resolve", "listen", "sign", "requests") if getattr(self, k)), ""
+            )
             if key:
                 raise bad(
                     f"{key} rules beside 'all = true'", "one of them: what is unmediated obeys no rule", key
@@ -319,6 +337,12 @@ class Secrets(_Strict):
     """Limits on the use of secrets."""
 
     use: SecretRule | None = None
+
+
+class Tokens(_Strict):
+    """What an agent may have tokens for."""
+
+    use: TokenRule | None = None
 
 
 class SessionQuota(_Strict):
@@ -353,6 +377,7 @@ class Role(_Strict):
     dbus: dict[BusName, Service] = {}
     apps: Apps = Apps()
     secrets: Secrets = Secrets()
+    tokens: Tokens = Tokens()
     limits: Quota | None = Field(
         default=None, description="of each agent that has this role, in all its sessions together"
     )
@@ -379,6 +404,13 @@ class Agent(_Strict):
     )
     arguments: list[Text] = Field(
         default=[], description="put before the person's own arguments, where its program itself is started"
+    )
+    on_change: Literal["keep", "ask"] | None = Field(
+        default=None,
+        description="when its program is new under its name: keep what was granted it (and say so), or ask whether to",
+    )
+    trailers: bool = Field(
+        default=True, description="whether its git commits get trailers that name it and its session"
     )
 
 
@@ -415,6 +447,20 @@ class Sensitive(_Strict):
     approve: Literal["admin"] = "admin"
 
 
+class ScopesTable(_Strict):
+    """A role over the scopes of tokens: what it has itself, and what it inherits."""
+
+    inherits: list[ScopeWord] = []
+    scopes: list[ScopeWord] = []
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _some(self) -> ScopesTable:
+        if not (self.inherits or self.scopes):
+            raise bad("a role of no scopes", "at least one of inherits, scopes")
+        return self
+
+
 def _no_bool(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value  # true is 1 to Python, not to TOML
 
@@ -427,6 +473,7 @@ class Document(_Strict):
     role: dict[str, Role] = {}
     secret: dict[str, SecretTable] = {}
     sensitive: dict[str, Sensitive] = {}
+    scopes: dict[ScopeWord, ScopesTable] = {}
 
 
 @dataclass

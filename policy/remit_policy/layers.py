@@ -32,7 +32,9 @@ from remit_policy.rules import (
     secrets_of,
     sensitive_rules,
     started_with,
+    with_trailers,
 )
+from remit_policy.scoperoles import scope_roles
 
 __all__ = ["PolicyDirs", "PolicyError", "PolicySet", "Problem", "agent_name_for", "check_file", "load"]
 
@@ -98,6 +100,10 @@ class PolicySet:
     def agents(self) -> list[str]:
         """Return the names of the agent sections, each once."""
         return list(dict.fromkeys(name for _, s in self.sources for name in s.document.agent))
+
+    def scope_roles(self) -> dict[str, tuple[str, ...]]:
+        """Return the roles over scopes that the files define, with all their scopes."""
+        return scope_roles(self.sources)
 
     def snapshot(
         self,
@@ -173,6 +179,9 @@ class PolicySet:
             arguments=arguments,
             env=env,
             limits=tuple(limits),
+            signs=tuple(dict.fromkeys(host for role in used for host in role.net.sign)),
+            signs_as=next((a for role in used[::-1] if (a := role.net.signature_agent)), ""),
+            trailers=with_trailers(sources, agent_name, exe, sha256, values),
         )
 
 
@@ -309,6 +318,9 @@ def _narrowing(
         if role.net.all or role.reads == "fixed":
             where = ("role", name, *(("net", "all") if role.net.all else ("reads",)))
             problems.append(source.problem(where, "this would widen what is allowed", "ask or deny"))
+        if role.net.sign or role.net.signature_agent:
+            where = ("role", name, "net", "sign" if role.net.sign else "signature_agent")
+            problems.append(source.problem(where, "signing in a project's policy", "a person's own file"))
     if problems:
         raise PolicyError(problems)
     roles = [DEFAULT_ROLE]

@@ -159,12 +159,26 @@ class Snapshot:
     ``reads`` is ``ask`` or ``fixed`` (reads enforced by Landlock alone); ``net_all`` opens TCP and UDP
     unmediated; ``hold`` is how long an ask holds an operation, in seconds. ``variables`` are those
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
-    program is started with beside what the person gave it. ``limits`` are the agent's and the session's.
+    program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
+    ``signs`` are the hosts to which requests are signed, ``signs_as`` the origin that publishes the key ("" = none is told).
+    ``limits`` are the agent's and the session's.
     """
 
     __slots__ = (
-        "agent", "arguments", "env", "hold", "limits", "net_all", "reads", "rules", "secrets", "variables",
-    )  # fmt: skip
+        "agent",
+        "arguments",
+        "env",
+        "hold",
+        "limits",
+        "net_all",
+        "reads",
+        "rules",
+        "secrets",
+        "signs",
+        "signs_as",
+        "trailers",
+        "variables",
+    )
 
     def __init__(
         self,
@@ -178,6 +192,9 @@ class Snapshot:
         secrets: tuple[Secret, ...] = (),
         arguments: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
+        trailers: bool = True,
+        signs: tuple[str, ...] = (),
+        signs_as: str = "",
         limits: tuple[Limit, ...] = (),
     ) -> None:
         self.agent = agent
@@ -189,6 +206,9 @@ class Snapshot:
         self.secrets = secrets
         self.arguments = arguments
         self.env = env or {}
+        self.trailers = trailers
+        self.signs = signs
+        self.signs_as = signs_as
         self.limits = limits
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
@@ -203,6 +223,9 @@ class Snapshot:
             secrets=self.secrets,
             arguments=self.arguments,
             env=self.env,
+            trailers=self.trailers,
+            signs=self.signs,
+            signs_as=self.signs_as,
             limits=self.limits,
         )
 
@@ -341,7 +364,10 @@ def dumps(snapshot: Snapshot) -> str:
         f"reads\t{snapshot.reads}",
         f"net_all\t{int(snapshot.net_all)}",
         f"hold\t{snapshot.hold!r}",
+        f"trailers\t{int(snapshot.trailers)}",
+        f"signs_as\t{_escape(snapshot.signs_as)}",
     ]
+    lines += [f"sign\t{_escape(host)}" for host in snapshot.signs]
     lines += [f"var\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.variables.items())]
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
@@ -359,6 +385,7 @@ def loads(text: str) -> Snapshot:
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
     arguments: list[str] = []
+    signs: list[str] = []
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
@@ -377,6 +404,8 @@ def loads(text: str) -> Snapshot:
                 limits.append(_limit_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
+            elif cells[0] == "sign":
+                signs.append(_unescape(cells[1]))
             elif cells[0] == "argument":
                 arguments.append(_unescape(cells[1]))
             elif cells[0] == "env":
@@ -392,6 +421,9 @@ def loads(text: str) -> Snapshot:
             reads=settings["reads"],
             net_all=settings["net_all"] == "1",
             hold=float(settings["hold"]),
+            trailers=settings.get("trailers") != "0",
+            signs=tuple(signs),
+            signs_as=settings.get("signs_as", ""),
             variables=variables,
             secrets=tuple(secrets),
             arguments=tuple(arguments),

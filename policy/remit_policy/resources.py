@@ -9,7 +9,7 @@ law of specificity serve all. What a resource looks like (and a pattern, where w
     request    METHOD scheme://host[:port]/path                          METHOD host[:port]/path; METHOD may be *
     see own    [system:]name                                             org.x.* is every name below org.x
     call emit  [system:]name interface.member /object [argument…]        name interface.member[@/object][(argument, …)]
-    use        app:name · secret:name
+    use        app:name · secret:name · token:scope
 
 A host without a port is the host at every port. ``*`` is every name, but no address and not ``localhost``: these are
 reached only where a rule names them.
@@ -42,7 +42,7 @@ EXAMPLES = {
     "own": "such as org.example.App",
     "call": "such as 'org.x.Name org.x.Interface.Member /org/x'",
     "emit": "such as 'org.x.Name org.x.Interface.Signal /org/x'",
-    "use": "such as app:screen or secret:NAME",
+    "use": "such as app:screen, secret:NAME or token:files:read",
 }
 
 # Components that no path and no name holds.

@@ -19,6 +19,9 @@ from remit_policy.engine import Engine
 from remit_policy.match import DSTAR, Glob, PatternError, component, components, escape, expand, parse
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, PACK, PROJECT, USER, Rule, Secret, Snapshot
 from remit_policy.resources import is_path
+from remit_policy.scoperoles import check_scopes, scope_roles
+from remit_policy.scopes import RESOURCE
+from remit_policy.scopes import expand as expand_scopes
 from remit_policy.values import (
     VARIABLES,
     expand_variables,
@@ -115,6 +118,29 @@ def started_with(
     return tuple(arguments), env
 
 
+def asks_on_change(sources: Layered, name: str, exe: str, variables: Mapping[str, str]) -> bool:
+    """Tell whether a section about this agent, under whatever digest, wants its grants withheld when its program has changed.
+
+    The strictest section decides, so that a person can ask for more than an administrator does and not for less.
+    """
+    return any(
+        agent.on_change == "ask"
+        and agent_fits(section, source, name, exe, agent.match.sha256 or "", variables)
+        for _, source in sources
+        for section, agent in source.document.agent.items()
+    )
+
+
+def with_trailers(sources: Layered, name: str, exe: str, sha256: str, variables: Mapping[str, str]) -> bool:
+    """Say whether this agent's commits are to get trailers: unless the person or an administrator says that they are not."""
+    return all(
+        agent.trailers or not agent_fits(section, source, name, exe, sha256, variables)
+        for layer, source in sources
+        if layer in (PACK, ADMIN, USER)
+        for section, agent in source.document.agent.items()
+    )
+
+
 def inherited(sources: Layered, roles: Iterable[str]) -> list[str]:
     """Return ``roles`` and all that they inherit, each once."""
     out: dict[str, None] = {}
@@ -158,7 +184,7 @@ def check_references(sources: Layered) -> list[Problem]:
                 )
         if layer == PROJECT:
             for name, agent in source.document.agent.items():
-                for key in ("env", "arguments"):
+                for key in ("env", "arguments", "on_change"):
                     if getattr(agent, key):
                         text = f"{key} of an agent in a project's policy"
                         out.append(source.problem(("agent", name, key), text, "a person's own file"))
@@ -168,7 +194,7 @@ def check_references(sources: Layered) -> list[Problem]:
                         ("secret", name), "a secret in a project's policy", "a person's own file"
                     )
                 )
-    return out
+    return out + check_scopes(sources)
 
 
 def _reach(parents: Mapping[str, Sequence[str]], role: str) -> set[str]:
@@ -324,6 +350,7 @@ def check_programs(source: Source) -> list[Problem]:
 def role_rules(sources: Layered, roles: Iterable[str], values: dict[str, str]) -> list[Rule]:
     """Return all rules of ``roles``, in the layers of the files that they are written in. Raises PolicyError."""
     out: list[Rule] = []
+    own = scope_roles(sources)
     for name in roles:
         for layer, source in sources:
             role = source.document.role.get(name)
@@ -332,7 +359,7 @@ def role_rules(sources: Layered, roles: Iterable[str], values: dict[str, str]) -
             for op, table in role.files.__dict__.items():
                 if isinstance(table, FileRule):
                     out += file_rules(layer, source, name, op, table, values)
-            out += _resource_rules(layer, source, name, role, values)
+            out += _resource_rules(layer, source, name, role, values, own)
             for program, argvs in role.exec.items():
                 try:
                     paths = program_paths(program, values)
@@ -358,14 +385,19 @@ Where = tuple[str | int, ...]
 
 
 def _resource_rules(
-    layer: int, source: Source, name: str, role: Role, values: dict[str, str]
-) -> list[Rule]:
+    layer: int, source: Source, name: str, role: Role, values: dict[str, str], own: Mapping[str, tuple[str, ...]]
+) -> list[Rule]:  # fmt: skip
     out: list[Rule] = []
     for op, path, table, write in resource_tables(role, name):
         for word, verdict in _WORDS:
             for number, text in enumerate(getattr(table, word)):
                 where = (*path, word, number)
-                for pattern in _resource_patterns(op, write(text), values, source, where, layer):
+                found = (
+                    [RESOURCE + scope for scope in sorted(expand_scopes([text], own))]
+                    if path[2] == "tokens"
+                    else _resource_patterns(op, write(text), values, source, where, layer)
+                )
+                for pattern in found:
                     out.append(_rule(layer, verdict, op, pattern, table, source, name, where, pattern))
                     out += _implied(out[-1])
     return out
@@ -387,7 +419,7 @@ def resource_tables(role: Role, name: str) -> Iterator[tuple[str, Where, Limits,
         for op, table in rules.__dict__.items():
             if isinstance(table, Limits):
                 yield op, ("role", name, "dbus", service, op), table, _member(op, service)
-    for kind, prefix in (("apps", "app:"), ("secrets", "secret:")):
+    for kind, prefix in (("apps", "app:"), ("secrets", "secret:"), ("tokens", RESOURCE)):
         if (table := getattr(role, kind).use) is not None:
             yield "use", ("role", name, kind, "use"), table, prefix.__add__
 

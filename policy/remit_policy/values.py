@@ -21,12 +21,23 @@ VARIABLES = (
     "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
 )  # fmt: skip
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
+_SCOPE = re.compile(r"[a-z][a-z0-9_-]*(:[a-z][a-z0-9_-]*)?")
 _UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "day": 86400, "d": 86400}
 
 
 def bad(message: str, expected: str, key: str = "") -> ValueError:
     """Return the error for a fault; ``key`` is the one to blame, where the value itself is a table."""
     return ValueError(SEPARATOR.join(t.replace(SEPARATOR, "?") for t in (message, expected, key)))
+
+
+def check_scope(text: str) -> str:
+    """Return the name of a token's scope, or of a role of scopes."""
+    if not _SCOPE.fullmatch(text):
+        raise bad(
+            f"{quoted(text)} is no scope",
+            "a scope such as files:read, or a role's name; none stands for all",
+        )
+    return text
 
 
 def quoted(text: str) -> str:

@@ -206,8 +206,10 @@ def main() -> int:
         ("decision speed", "bench_policy"),
         ("ledger", "bench_ledger"),
         ("lanes", "bench_lanes"),
+        ("tui", "bench_tui"),
         ("D-Bus", "bench_dbus"),
         ("gateway", "bench_gateway"),
+        ("tokens", "bench_tokens"),
     ):
         if chosen(name):
             guarded(table, name, lambda module=module: extra_rows(table, module))  # type: ignore[misc]

@@ -142,6 +142,7 @@ class RpcError(Exception):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["message"])
         self.code = error["code"]
+        self.data = error.get("data") or {}
 
 
 class FakePerson:

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +51,6 @@ _SPOIL = """for f in {files}; do mkdir -p $(dirname $f); echo '{text}' >> $f; do
 d={directory}; n=$(basename {own}); mkdir swap; echo '{text}' > swap/$n; cp -r $d/. swap; echo '{text}' > swap/$n
 mv $d old; mv -T swap $d; ln -sfn $PWD/swap $d/x; ln -sfn $PWD/swap/$n {own}; mv swap/$n {own}
 """
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    a = Arena()
-    try:
-        a.write_policy()
-        a.start_daemon()
-        yield a
-    finally:
-        a.close()
 
 
 class Model:
@@ -198,13 +186,20 @@ class Run:
         return "\n".join([head, self.out[-3000:], self.err[-3000:], *dict.fromkeys(lines)])
 
 
+def wanted(recipe: Recipe) -> bool:
+    """Tell whether this run is to try ``recipe``."""
+    if WANTED:
+        return "all" in WANTED or recipe.name in WANTED
+    return recipe.quick or os.path.exists(recipe.program)
+
+
 def ready(recipe: Recipe) -> None:
-    """See that ``recipe`` is installed; what this run does not ask for is an expected failure."""
-    asked = "all" in WANTED or recipe.name in WANTED
-    if not asked and (WANTED or not (recipe.quick or os.path.exists(recipe.program))):
-        pytest.xfail(f"REMIT_AGENTS={recipe.name} installs and runs it")
+    """See that ``recipe`` is installed."""
     if why := recipe.install():
         pytest.skip(f"could not be installed: {why}")
+
+
+CHOSEN = [name for name, recipe in RECIPES.items() if wanted(recipe)]
 
 
 def run_of(arena: Arena, name: str, *, hostile: bool) -> Run:
@@ -220,7 +215,7 @@ def run_of(arena: Arena, name: str, *, hostile: bool) -> Run:
     return run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_agent_works_and_nobody_is_asked(arena: Arena, name: str) -> None:
     run = run_of(arena, name, hostile=False)
     asked = {e["path"] for e in run.denials if e["verdict"] == "ask"}
@@ -228,7 +223,7 @@ def test_agent_works_and_nobody_is_asked(arena: Arena, name: str) -> None:
     assert os.path.exists(f"{arena.home}/{RECIPES[name].state}"), run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_agent_is_held(arena: Arena, name: str) -> None:
     run = run_of(arena, name, hostile=True)
     # What it must not do was not done,
@@ -244,6 +239,7 @@ def test_agent_is_held(arena: Arena, name: str) -> None:
     assert "403" in run.heard, run
 
 
+@pytest.mark.skipif("claude" not in CHOSEN, reason="REMIT_AGENTS asks for other agents")
 @pytest.mark.parametrize("verdict", ["allow", "deny"])
 def test_a_held_agent_goes_on_when_answered(arena: Arena, verdict: str) -> None:
     recipe, path = RECIPES["claude"], arena.info["asked_file"]
@@ -270,7 +266,7 @@ def test_a_held_agent_goes_on_when_answered(arena: Arena, verdict: str) -> None:
 
 if WANTED:
 
-    @pytest.mark.parametrize("name", RECIPES)
+    @pytest.mark.parametrize("name", CHOSEN)
     def test_what_it_costs(arena: Arena, name: str) -> None:
         recipe = RECIPES[name]
         ready(recipe)

@@ -6,6 +6,7 @@ A toy player is driven by a person's client and by an agent's at once.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -238,12 +239,35 @@ def test_a_program_is_told_who_calls_it(world: World) -> None:
             assert process.stdout is not None
             names.append(process.stdout.readline().decode().strip())
         for _ in range(20):
-            assert described(world, names[0]) == {"actor": "human", "agent": "", "session": ""}
+            unknown = {"agent": "", "session": "", "assurance": "", "note": ""}
+            assert described(world, names[0]) == {"actor": "human"} | unknown
             found = described(world, names[1])
-            assert (found["actor"], found["agent"]) == ("agent", "toy")
+            assert (found["actor"], found["agent"], found["assurance"]) == ("agent", "toy", "L3")
         code, out, err = world.arena.communicate(arena.remit("who", names[1]))
         assert code == 0, err
-        assert "toy" in out
+        assert "agent toy/" in out
+        assert "(L3: started by remit)" in out
+        code, out, err = arena.communicate(arena.remit("adopt", str(mine.pid), "--agent", "helper"))
+        assert code == 0, err
+        assert "unconfined: it says so itself, nothing holds it" in out
+        found = described(world, names[0])
+        assert (found["actor"], found["agent"], found["session"]) == ("agent", "helper", "")
+        assert (found["assurance"], "nothing holds it" in found["note"]) == (
+            "L1",
+            True,
+        )  # its script is known now
+        for subject in (names[0], str(mine.pid)):
+            code, out, err = arena.communicate(arena.remit("who", subject))
+            assert "agent helper (L1:" in out, err
+            assert "unconfined" in out
+        path = arena.project + "/told-over-the-bus"
+        code, _, err = arena.communicate(
+            arena.remit_run("/bin/sh", "-c", f"echo agent > {path}", agent="toy")
+        )
+        assert code == 0, err
+        os.rename(path, path + ".moved")
+        found = described(world, path + ".moved")
+        assert (found["actor"], found["agent"], found["basis"]) == ("agent", "toy", "object")
     finally:
         for process in (mine, agents):
             process.communicate(b"", timeout=10)

@@ -53,17 +53,6 @@ CLIENTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    a = Arena()
-    try:
-        a.write_policy()
-        a.start_daemon()
-        yield a
-    finally:
-        a.close()
-
-
 class Sites:
     """The three servers, and the environment of a person who trusts them."""
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,6 @@ import pytest
 from system.harness import PYTHON, Arena, rules
 
 ANSWER_SECONDS = 5.0
-
-
-@pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    a = Arena()
-    try:
-        a.write_policy()
-        a.start_daemon()
-        yield a
-    finally:
-        a.close()
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +217,22 @@ class Held:
         return self.got
 
 
+def test_a_prompt_names_the_processes_that_led_to_it(arena: Arena) -> None:
+    table = rules()
+    table["read"]["ask"] = ["$HOME/asked/**"]
+    arena.write_policy(table)
+    script = f"sh -c 'cat {arena.info['asked_file']}; true'; true"
+    argv = arena.remit_run("/bin/sh", "-c", script, ask="prompt", options=("--hold", "20s"))
+    process = arena.popen(argv)
+    (prompt,) = wait_for(lambda: [p for p in said(arena, "prompts") if p["comm"] == "cat"])
+    assert [p["comm"] for p in prompt["chain"]] == ["sh", "sh"]
+    assert all(p["pid"] != process.pid for p in prompt["chain"]), "the supervisor is ours"
+    _, out, _ = arena.communicate(arena.remit("answer", prompt["id"], "deny", "--preview"))
+    assert "deny probe read" in out
+    assert arena.communicate(arena.remit("answer", prompt["id"], "deny"))[0] == 0
+    assert process.wait(10) == 0
+
+
 def test_held_then_allowed_then_recorded(arena: Arena) -> None:
     held = Held(arena)
     prompt = held.prompt()
@@ -412,3 +417,29 @@ printf %s "$sub" | {remit} introspect || echo gone
     assert (code, "not active" in out) == (1, True)
     code, out, _ = run(arena, "/bin/sh", "-c", f"printf %s {kept} | {remit} introspect")
     assert (code, "not active" in out) == (1, True)
+
+
+# -- what is said at the end ----------------------------------------------------------------------
+
+
+def test_the_end_is_told_on_a_terminal_alone_and_the_report_has_it_whole(arena: Arena) -> None:
+    key = arena.home + "/.ssh/id_ed25519"
+    script = f"echo made > {arena.project}/made.txt; cat {key}; exit 7"
+    code, out, _ = arena.on_terminal(arena.remit_run("/bin/sh", "-c", script))
+    assert code == 7
+    told = [line for line in out.splitlines() if line.startswith("remit: ")]
+    assert "1 file changed" in told[0], out
+    assert any("denied: read" in line and key in line for line in told), told
+    assert len(told) <= 6
+    session = told[0].split()[2]
+    assert told[-1] == f"remit: `remit session show {session}` says more"
+    found = said(arena, "session", "show", session)
+    assert arena.project + "/made.txt" in found["changed"]["paths"]
+    assert key in [d["path"] for d in found["denied"]["what"]]
+    _, _, err = run(arena, "/bin/sh", "-c", script)
+    assert "remit: " not in err
+
+
+def test_a_session_that_did_nothing_to_speak_of_ends_silently(arena: Arena) -> None:
+    _, out, _ = arena.on_terminal(arena.remit_run("/bin/sh", "-c", "echo done"))
+    assert out.strip() == "done"

@@ -9,23 +9,38 @@ What holds whatever comes:
 - no operation is allowed but by the policy in force, by a grant that covers it, or by an answer to its own prompt;
 - nothing is allowed that the policy in force denies;
 - a hold ends by exactly one of: answer, cancel, loss of its connection, end of its session;
-- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers.
+- one prompt for one access (session, operations, paths); an answer settles every open prompt that it covers;
+- what is asked about a token (``consents``) is answered by a person or by policy, and handed out once for each request.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
+from remit_daemon.broker import consents, keeping, limits, standing
 from remit_daemon.broker import events as ev
-from remit_daemon.broker import limits
+from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
+from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Decider, Judge
-from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Account, Grant, Prompt, Session, Settled
+from remit_daemon.broker.keeping import MAX_ALWAYS
+from remit_daemon.broker.records import (
+    ALWAYS,
+    ONCE,
+    SESSION,
+    Account,
+    Before,
+    Grant,
+    Prompt,
+    Session,
+    Settled,
+)
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
-from remit_daemon.broker.state import State
+from remit_daemon.broker.state import State, before_change
 from remit_daemon.broker.states import (
     IllegalMove,
     PromptMove,
@@ -42,24 +57,12 @@ from remit_policy import model, resources
 from remit_policy.match import PatternError
 from remit_policy.model import ALLOW, ASK, DENY
 
-PROMPT_LIFE = 600.0  # seconds until an unanswered prompt is missed
+__all__ = ["Broker", "Refused"]
+
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
-MAX_OPEN = 100  # open prompts of one session; what is asked beyond is denied at once
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
-MAX_ALWAYS = 365 * 86400.0
-SUSPEND_AFTER = 30 * 86400.0
-REMOVE_AFTER = 90 * 86400.0
-_QUESTION = (("prompts", 1),)  # what a new prompt costs
-_ASK_MODES = ("prompt", "deny", "allow-once")
-
-
-class Refused(Exception):
-    """The event is not possible; nothing has changed. ``code`` is a JSON-RPC error code."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+_ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
 
 class Broker:
@@ -114,6 +117,10 @@ class Broker:
         """Return the wire Prompt. Raises Refused when there is none."""
         return self._view(self._prompt(ident))
 
+    def consent(self, request: str, session: str = "", client: str = "") -> Prompt | None:
+        """Return the prompt that the request with digest ``request`` waits for, when it is who asked that asks now."""
+        return consents.find(self.state, request, session, client)
+
     def prompts(self, all_of_them: bool = False) -> list[dict[str, Any]]:
         """Return the open prompts, or all that are kept, oldest first."""
         return [
@@ -124,10 +131,6 @@ class Broker:
         """Return the wire Sessions, oldest first."""
         return [self._session_view(s) for s in self.state.sessions.values()]
 
-    def grants(self, now: float) -> list[dict[str, Any]]:
-        """Return the wire Grants, oldest first."""
-        return [grant_view(g) for g in self.state.grants.values() if g.expires is None or g.expires > now]
-
     def limits(self, agent: str, now: float) -> list[dict[str, Any]]:
         """Return the wire Limits, those of ``agent`` or all."""
         return limits.views(self.state, agent, now)
@@ -136,6 +139,8 @@ class Broker:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
         duration = self._duration(answer.duration)
+        if prompt.consent is not None:
+            consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         if prompt.limit:
             return {"rule": limits.extension(prompt, scope, answer.verdict), "scope": scope}
@@ -153,6 +158,8 @@ class Broker:
             if p.state is PromptState.OPEN and p.remaining is None
         ]
         times += [g.expires for g in self.state.grants.values() if g.expires is not None]
+        if self.state.standing.quiet:
+            times.append(self.state.standing.quiet_until)
         return min(times, default=math.inf)
 
     # -- dispatch ----------------------------------------------------------------------------------
@@ -169,6 +176,12 @@ class Broker:
                 return self._ask(event, now)
             case ev.Report():
                 return _ordered(self._unblocked(limits.report(self.state, event, now), now))
+            case ev.AskConsent():
+                return _ordered(consents.ask(self.state, self.judge, event, now))
+            case ev.Redeem():
+                return consents.redeem(self.state, self.judge, event, now)
+            case ev.ClientGone():
+                return self._client_gone(event.client)
             case ev.Cancel():
                 return self._cancel(event, now)
             case ev.Answer():
@@ -184,10 +197,27 @@ class Broker:
                 ]
             case ev.Revoke():
                 return self._revoke(event, now)
+            case ev.Narrow():
+                return self._kept(
+                    keeping.narrowed(self._grant(event.id), event.scope, self._home, now), now
+                )
+            case ev.Extend():
+                return self._kept(keeping.extended(self._grant(event.id), event.seconds, now), now)
+            case ev.Keep():
+                return self._kept(keeping.kept(self._grant(event.id), now), now)
+            case ev.Reviewed():
+                entry = {"actor": "human", "op": "review", "outcome": "ok", "note": event.what}
+                return [ev.Record(entry, sync=True), ev.Reply()]
+            case ev.Quiet():
+                return _ordered(standing.quiet(self.state, event, now, PROMPT_LIFE))
             case ev.Steer():
                 return self._steer(event)
             case ev.PolicyChanged():
                 return self._policy_changed(event, now)
+            case ev.Withhold():
+                return self._withhold(event, now)
+            case ev.Carry():
+                return self._carry(event, now)
             case ev.Used():
                 return self._used(event)
             case ev.Tick():
@@ -278,12 +308,15 @@ class Broker:
             s.bases[ident] = event.bases[ident]
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
         out = self._push(changed)
-        for prompt in [p for ident in changed for p in self._open(ident)]:
+        return _ordered(self._judge_again(changed, out, now))
+
+    def _judge_again(self, sessions: set[str], out: list[ev.Command], now: float) -> list[ev.Command]:
+        for prompt in [p for ident in sorted(sessions) for p in self._open(ident)]:
             verdict = self._judge(prompt, now)
             if verdict != ASK:
                 settled = Settled(model.VERDICTS[verdict], ONCE, "", "", "policy", now)
                 out = self._settle(prompt, settled, out)
-        return _ordered(out)
+        return out
 
     # -- asks --------------------------------------------------------------------------------------
 
@@ -318,7 +351,18 @@ class Broker:
         served = self._serve(event, argv, costs, now)
         if served is not None:
             return served
-        if session.ask != "prompt":
+        if session.ask == "learn" and spent is None and self.judge.learns(s, event, argv):
+            spent = limits.spent(s, session.id, costs, now)
+            if spent is None:
+                entry = _entry(
+                    session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
+                    note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
+                )  # fmt: skip
+                paid = limits.charge(s, session.id, costs, now)
+                return _ordered([ev.Record(entry), *paid, _answer_frame(session.id, event.seq, "allow")])
+            event = replace(event, source=spent.source)
+        short = f"{limits.words(spent)}; " if spent is not None else ""
+        if session.ask in ("deny", "allow-once"):
             word = "deny" if session.ask == "deny" else "allow"
             if word == "allow" and self.judge.admins_only(
                 s, session.id, event.ops, event.path, event.path2, argv
@@ -329,23 +373,28 @@ class Broker:
                 path2=event.path2, note=f"--ask {session.ask}: {', '.join(event.ops)}", argv=event.argv,
                 pid=event.pid, proc=event.proc, exe=event.exe, rule=event.source,
             )  # fmt: skip
-            why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
-            if spent is not None and word == "deny":
-                why = f"{limits.words(spent)}; {why}"
+            why = f"{short}nobody is asked here (--ask {session.ask})" if word == "deny" else ""
             paid = limits.charge(s, session.id, costs, now) if word == "allow" else []
             return _ordered(
                 [ev.Record(entry), *paid, _answer_frame(session.id, event.seq, word, message=why)]
             )
+        if standing.mode(s, now) == "deny":
+            entry = _entry(
+                session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
+                path2=event.path2, note=f"quiet: {', '.join(event.ops)}", argv=event.argv, pid=event.pid,
+                proc=event.proc, exe=event.exe, rule=event.source,
+            )  # fmt: skip
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=short + QUIET)]
         out: list[ev.Command] = []
         prompt = self._twin(event, argv)
         if prompt is None:
             if len(self._open(session.id)) >= MAX_OPEN:
                 text = f"{MAX_OPEN} questions of this session are open already"
                 return self._unasked(session, event, text)
-            asking = limits.spent(s, session.id, _QUESTION, now)
+            asking = limits.spent(s, session.id, limits.QUESTION, now)
             if asking is not None:
                 return self._unasked(session, event, f"no more questions now: {limits.words(asking)}")
-            out += limits.charge(s, session.id, _QUESTION, now)
+            out += limits.charge(s, session.id, limits.QUESTION, now)
             prompt = replace(self._new_prompt(session, event, argv, now), costs=costs)
             if spent is not None:
                 prompt = replace(prompt, limit=spent.id, scopes=limits.scopes(spent, prompt.scopes[0]))
@@ -422,10 +471,30 @@ class Broker:
             id=f"p{s.next_prompt}", session=session.id, agent=session.agent, project=session.project,
             ops=event.ops, path=event.path, path2=event.path2, pid=event.pid, proc=event.proc, exe=event.exe,
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
-            deadline=now + PROMPT_LIFE, scopes=scopes,
+            deadline=standing.deadline(s, now, PROMPT_LIFE), scopes=scopes,
+            chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
         )  # fmt: skip
         s.next_prompt += 1
         return prompt
+
+    def _before_it(self, event: ev.Ask, agent: str, argv: tuple[str, ...]) -> Before:
+        ends: Counter[PromptState] = Counter()
+        for p in self.state.prompts.values():
+            if (p.agent, p.ops, p.path, p.path2) == (agent, event.ops, event.path, event.path2) and (
+                not argv or p.argv == argv
+            ):
+                ends[p.state] += 1
+        return Before(ends[PromptState.ALLOWED], ends[PromptState.DENIED], ends[PromptState.MISSED])
+
+    def _client_gone(self, client: str) -> list[ev.Command]:
+        s = self.state
+        out: list[ev.Command] = []
+        for prompt in [p for p in self._open("") if p.consent is not None and p.consent.client == client]:
+            out += self._miss(prompt)
+        for grant in [g for g in s.grants.values() if client and g.client == client]:
+            del s.grants[grant.id]
+            out.append(ev.Drop("grant", grant.id))
+        return _ordered(out)
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -449,6 +518,8 @@ class Broker:
         duration = self._duration(event.duration)
         move = PromptMove.ALLOW if event.verdict == "allow" else PromptMove.DENY
         move_prompt(prompt.state, move)
+        if prompt.consent is not None:
+            return self._answer_consent(prompt, event, duration, now)
         session = self._session(prompt.session)
         if not session.live and duration in (ONCE, SESSION):
             raise Refused(CONFLICT, f"session {session.id} has ended; answer for always or for a time")
@@ -466,7 +537,7 @@ class Broker:
         rule = describe(event.verdict, ops, patterns, prompt.agent, duration, tokens)
         if prompt.limit:
             rule = limits.extension(prompt, scope, event.verdict)
-        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message)
+        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
             path2=prompt.path2, prompt=prompt.id, note=rule, pid=prompt.pid, proc=prompt.proc, exe=prompt.exe,
@@ -488,7 +559,7 @@ class Broker:
                 out = self._unblocked([*out, *limits.extend(s, prompt.limit, now)], now)
                 done += [i for i in waiting if s.prompts[i].state is not PromptState.OPEN]
         else:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, tokens, now)
+            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, tokens, now, event.via)
             s.grants[grant.id] = grant
             for old in [g for g in s.grants.values() if g.id != grant.id and _same_place(g, grant)]:
                 del s.grants[old.id]
@@ -507,9 +578,39 @@ class Broker:
         out.append(ev.Reply({"rule": rule, "grant": grant.id if grant else None, "settled": done}))
         return _ordered(out)
 
+    def _answer_consent(
+        self, prompt: Prompt, event: ev.Answer, duration: str, now: float
+    ) -> list[ev.Command]:
+        s = self.state
+        consents.check_term(prompt, duration)
+        scope, _ = self._scope(prompt, event.scope, duration)
+        if event.verdict == "allow" and prompt.session and self._judge(prompt, now) == DENY:
+            raise Refused(CONFLICT, "the policy denies this")
+        ops, patterns, _ = meaning(prompt, scope)
+        rule = describe(event.verdict, ops, patterns, prompt.agent, duration)
+        settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
+        out: list[ev.Command] = [
+            ev.Record(consents.entry(prompt, "human", event.verdict, rule), sync=True),
+            *consents.settle(s, prompt, settled),
+        ]
+        done, ident = [prompt.id], None
+        if duration != ONCE:
+            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, None, now, event.via)
+            ident = grant.id
+            for old in [g for g in s.grants.values() if _same_place(g, grant)]:
+                del s.grants[old.id]
+                out.append(ev.Drop("grant", old.id))
+            s.grants[grant.id] = grant
+            out.append(ev.Store(grant))
+            for other in [p for p in s.prompts.values() if consents.covers(grant, p)]:
+                out += consents.settle(s, other, replace(settled, by=grant.id))
+                done.append(other.id)
+        out.append(ev.Reply({"rule": rule, "grant": ident, "settled": done}))
+        return _ordered(out)
+
     def _new_grant(
         self, prompt: Prompt, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
-        tokens: tuple[str, ...] | None, now: float,
+        tokens: tuple[str, ...] | None, now: float, via: str,
     ) -> Grant:  # fmt: skip
         s = self.state
         expires = None
@@ -518,7 +619,7 @@ class Broker:
         grant = Grant(
             id=f"g{s.next_grant}", agent=prompt.agent, session=prompt.session if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
-            argv=tokens, prompt=prompt.id,
+            argv=tokens, prompt=prompt.id, via=via, client=prompt.consent.client if prompt.consent else "",
         )  # fmt: skip
         s.next_grant += 1
         return grant
@@ -547,6 +648,8 @@ class Broker:
             wanted = self._home + wanted[1:]
         if duration == ONCE:
             raise Refused(INVALID_PARAMS, "an answer for once has no wider scope")
+        if prompt.consent is not None:
+            raise Refused(INVALID_PARAMS, "a question about a token has no other scope")
         if is_exec(prompt.ops, prompt.argv):
             inside = exec_within(wanted, prompt.path, prompt.scopes)
         elif not resources.is_path(prompt.ops[0], prompt.path):
@@ -566,6 +669,8 @@ class Broker:
     def _settle(self, prompt: Prompt, settled: Settled, out: list[ev.Command]) -> list[ev.Command]:
         """Close ``prompt`` with ``settled`` and answer its holds; returns ``out`` with what follows."""
         s = self.state
+        if prompt.consent is not None:
+            return [*out, *consents.settle(s, prompt, settled)]
         move = PromptMove.ALLOW if settled.verdict == "allow" else PromptMove.DENY
         holds = [k for k, v in s.holds.items() if v == prompt.id]
         prompt = replace(prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None)
@@ -620,18 +725,7 @@ class Broker:
         ]  # fmt: skip
         if event.id and not gone:
             raise Refused(NOT_FOUND, f"no grant {event.id}")
-        out: list[ev.Command] = []
-        for grant in gone:
-            del s.grants[grant.id]
-            view = grant_view(grant)
-            entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
-            out += [
-                ev.Drop("grant", grant.id),
-                ev.Record(
-                    {**entry, "outcome": "revoked", "rule": f"grant:{grant.id}", "note": view["rule"]},
-                    sync=True,
-                ),
-            ]
+        out = self._take_back(gone)
         # A once-answer that waits for its retry is a permission too.
         for p in list(s.prompts.values()):
             if p.pass_until is not None and p.pass_until > now and (event.all or p.agent == event.agent):
@@ -641,11 +735,54 @@ class Broker:
         out.append(ev.Reply({"revoked": [g.id for g in gone]}))
         return _ordered(out)
 
+    def _take_back(self, gone: list[Grant]) -> list[ev.Command]:
+        out: list[ev.Command] = []
+        for grant in gone:
+            del self.state.grants[grant.id]
+            view = grant_view(grant)
+            entry = {"actor": "human", "op": "revoke", "agent": grant.agent, "session": grant.session}
+            out += [
+                ev.Drop("grant", grant.id),
+                ev.Record(
+                    {**entry, "outcome": "revoked", "rule": f"grant:{grant.id}", "note": view["rule"]},
+                    sync=True,
+                ),
+            ]
+        return out
+
+    def _carry(self, event: ev.Carry, now: float) -> list[ev.Command]:
+        s = self.state
+        s.withheld.pop(event.agent, None)
+        older = [g for g in s.grants.values() if g.agent == event.agent and before_change(g, event.since)]
+        out = [] if event.keep else self._take_back(older)
+        entry = {"actor": "human", "op": "agent", "agent": event.agent}
+        outcome = "kept" if event.keep else "dropped"
+        note = f"{len(older)} answers from before its program changed"
+        out.append(ev.Record({**entry, "outcome": outcome, "note": note}, sync=True))
+        running = self._running(event.agent)
+        out = self._judge_again(running, [*out, *self._push(running)], now)
+        out.append(ev.Reply({outcome: [g.id for g in older]}))
+        return _ordered(out)
+
+    def _withhold(self, event: ev.Withhold, now: float) -> list[ev.Command]:
+        if event.on:
+            self.state.withheld[event.agent] = now
+        else:
+            self.state.withheld.pop(event.agent, None)
+        running = self._running(event.agent)
+        return _ordered(self._judge_again(running, self._push(running), now))
+
+    def _running(self, agent: str) -> set[str]:
+        return {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)
         if grant is None:
             return []
-        grant = replace(grant, uses=grant.uses + event.n, last_used=max(event.at, grant.last_used or 0.0))
+        grant = replace(
+            grant, uses=grant.uses + event.n, denials=grant.denials + event.denied,
+            last_used=max(event.at, grant.last_used or 0.0),
+        )  # fmt: skip
         self.state.grants[grant.id] = grant
         return [ev.Store(grant)]
 
@@ -657,22 +794,41 @@ class Broker:
                 out += self._miss(prompt)
         changed: list[Grant] = []
         for grant in list(s.grants.values()):
-            idle = now - (grant.last_used or grant.created)
-            if (grant.expires is not None and grant.expires <= now) or idle > REMOVE_AFTER:
+            fate = keeping.fate(grant, now)
+            if not fate:
+                continue
+            if fate == "suspended":
+                grant = s.grants[grant.id] = replace(grant, suspended=True)
+                out.append(ev.Store(grant))
+            else:
                 del s.grants[grant.id]
                 out.append(ev.Drop("grant", grant.id))
-                changed.append(grant)
-            elif idle > SUSPEND_AFTER and not grant.suspended:
-                s.grants[grant.id] = replace(grant, suspended=True)
-                out.append(ev.Store(s.grants[grant.id]))
-                changed.append(grant)
+            out += [
+                ev.Record(keeping.entry_of(grant, "grant", "remit", fate)),
+                ev.Notify("grant", keeping.told(grant, fate)),
+            ]
+            changed.append(grant)
         settled = [p.id for p in s.prompts.values() if p.state is not PromptState.OPEN]
         for ident in settled[: max(0, len(s.prompts) - MAX_PROMPTS)]:
             del s.prompts[ident]
             out.append(ev.Drop("prompt", ident))
         if changed:
             out += self._push(self._affected(changed))
+        out += standing.tick(s, now)
         return _ordered([*out, *limits.prune(s, now)])
+
+    def _kept(self, grant: Grant, now: float) -> list[ev.Command]:
+        """Put ``grant``, changed by a person, in the place of the one of its id."""
+        old = self.state.grants[grant.id]
+        self.state.grants[grant.id] = grant
+        out: list[ev.Command] = [ev.Store(grant), ev.Record(keeping.change_of(old, grant), sync=True)]
+        if keeping.rules_differ(old, grant):
+            out += self._push(self._affected([grant]))
+        out += [
+            ev.Notify("grant", keeping.told(grant, "kept")),
+            ev.Reply({"grant": grant.id, "rule": grant_view(grant)["rule"]}),
+        ]
+        return _ordered(out)
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -699,6 +855,8 @@ class Broker:
 
     def _judge(self, prompt: Prompt, now: float) -> int:
         """Return what the policy, grants and limits now say to ``prompt``."""
+        if prompt.consent is not None:
+            return self.judge.token(self.state, prompt.session, prompt.consent.scopes)[0]
         s, argv = self.state, prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
         verdict = self.judge.verdict(s, prompt.session, prompt.ops, prompt.path, prompt.path2, argv)
         if prompt.limit and verdict == ASK:
@@ -720,6 +878,12 @@ class Broker:
         except KeyError:
             raise Refused(NOT_FOUND, f"no session {ident}") from None
 
+    def _grant(self, ident: str) -> Grant:
+        try:
+            return self.state.grants[ident]
+        except KeyError:
+            raise Refused(NOT_FOUND, f"no grant {ident}") from None
+
     def _prompt(self, ident: str) -> Prompt:
         try:
             return self.state.prompts[ident]
@@ -736,8 +900,8 @@ class Broker:
 
 
 def _same_place(old: Grant, new: Grant) -> bool:
-    return (old.agent, old.session, old.ops, old.patterns, old.argv) == (
-        new.agent, new.session, new.ops, new.patterns, new.argv,
+    return (old.agent, old.session, old.client, old.ops, old.patterns, old.argv) == (
+        new.agent, new.session, new.client, new.ops, new.patterns, new.argv,
     )  # fmt: skip
 
 

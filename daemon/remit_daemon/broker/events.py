@@ -8,8 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit_daemon.broker.records import Account, Grant, Prompt, Session
+from remit_daemon.broker.records import Account, Fact, Grant, Parent, Prompt, Session, Standing
 from remit_policy.model import Snapshot
+
+
+class Refused(Exception):
+    """The event is not possible; nothing has changed. ``code`` is a JSON-RPC error code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
 
 # -- events ---------------------------------------------------------------------------------------
 
@@ -58,6 +67,7 @@ class Ask:
     count: int = 1
     costs: tuple[str, ...] = ()
     short: bool = False
+    chain: tuple[Parent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,47 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class AskConsent:
+    """A program asks for a token: ``text`` is the resource in its canonical form, the rest as in ``records.Consent``.
+
+    Inside a session ``session`` is set, and its policy in force counts; outside ``client`` is, and ``base``, the policy for
+    ``agent``. The reply is {prompt} where a person is asked, else {verdict, grant, message}.
+    """
+
+    request: str
+    agent: str
+    text: str
+    audience: str
+    scopes: tuple[str, ...]
+    details: str = "[]"
+    session: str = ""
+    client: str = ""
+    base: Snapshot | None = None
+    facts: tuple[Fact, ...] = ()
+    pid: int = 0
+    proc: str = ""
+    exe: str = ""
+    comm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Redeem:
+    """Whoever asked fetches the token of the request with digest ``request``. The reply is {verdict, grant, message}."""
+
+    request: str
+    session: str = ""
+    client: str = ""
+    base: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """``client`` is no more: what it asked is missed, what it was given ends."""
+
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """A hold ended without its answer: the process is ``gone``, or the hold time ``expired``."""
 
@@ -83,7 +134,8 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A person's answer. ``duration`` is once, session, always or a number of seconds; ``scope`` "" is the narrowest."""
+    """A person's answer. ``duration`` is once, session, always or a number of seconds; ``scope`` "" is the narrowest;
+    ``via`` is the surface that it was given on."""
 
     prompt: str
     verdict: str
@@ -91,6 +143,7 @@ class Answer:
     scope: str = ""
     message: str = ""
     by: str = "human"
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +172,44 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrow:
+    """Have grant ``id`` cover ``scope`` alone, which lies within what it covers."""
+
+    id: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Have grant ``id`` end ``seconds`` from now, later than it would."""
+
+    id: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A person has looked at grant ``id`` and it stays; if it was suspended, it is in force again."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A person went through the grants; ``what`` says in words what came of it."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """For ``seconds`` every question is denied or held (``mode`` deny, hold) and nobody is called; ``off`` ends it."""
+
+    mode: str
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Steer:
     """``stop``, ``pause`` or ``resume`` a session."""
 
@@ -134,12 +225,31 @@ class PolicyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Withhold:
+    """The program of ``agent`` has changed: what was granted it before, for longer than a session, is not used until ``Carry``. Or it is
+    again (``on`` false), because policy does not ask for that any more."""
+
+    agent: str
+    on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """A person's word on the change of a program at ``since``: ``keep`` what was granted before, or take it back."""
+
+    agent: str
+    since: float
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
-    """The ledger saw ``n`` acts decided by grant ``id``, the last at ``at``."""
+    """The ledger saw ``n`` acts decided by grant ``id``, ``denied`` of them refused, the last at ``at``."""
 
     id: str
     n: int
     at: float
+    denied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +263,23 @@ Event = (
     | Ended
     | Ask
     | Report
+    | AskConsent
+    | Redeem
+    | ClientGone
     | Cancel
     | Answer
     | Look
     | LookerGone
     | Revoke
+    | Narrow
+    | Extend
+    | Keep
+    | Reviewed
+    | Quiet
     | Steer
     | PolicyChanged
+    | Withhold
+    | Carry
     | Used
     | Tick
 )
@@ -179,7 +299,7 @@ class Send:
 class Store:
     """Keep this record, in place of an older one of its id."""
 
-    record: Session | Prompt | Grant | Account
+    record: Session | Prompt | Grant | Account | Standing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt
+from remit_daemon.broker.events import Ask
+from remit_daemon.broker.learning import learnable
+from remit_daemon.broker.records import TOKEN, Grant, Prompt
 from remit_daemon.broker.scopes import rules_of
 from remit_daemon.broker.state import State
 from remit_daemon.broker.views import is_exec
-from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, Decision, Rule, Snapshot
+from remit_policy.kinds import kind_of
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, FILE_OPS, GRANT, Decision, Rule, Snapshot
+from remit_policy.scopes import RESOURCE, SCOPES
 
 __all__ = ["Decider", "Judge"]
 
@@ -35,7 +39,8 @@ class Judge:
         return tuple(
             rule
             for g in state.grants.values()
-            if not g.suspended and (g.session == session if g.session else g.agent == agent)
+            if not (g.suspended or TOKEN in g.ops or state.waits(g))
+            and (g.session == session if g.session else g.agent == agent)
             for rule in rules_of(g, rules)
         )
 
@@ -90,6 +95,38 @@ class Judge:
             for d in self._decisions(whole, ops, path, path2, argv)
         )
 
+    def learns(self, state: State, event: Ask, argv: Sequence[str]) -> bool:
+        """Tell whether a session that learns is let through with ``event``."""
+        whole, _ = self._deciders(state, event.session)
+        decisions = self._decisions(whole, event.ops, event.path, event.path2, argv)
+        variables = state.bases[event.session].variables
+        return learnable(decisions, event.ops, event.path, event.path2, event.source, variables)
+
+    def token(
+        self, state: State, session: str, scopes: Sequence[str], base: Snapshot | None = None
+    ) -> tuple[int, str]:
+        """Return the policy's word on a token with ``scopes``, the strictest over all, and of a denial why.
+
+        ``base`` is the policy of who asks outside sessions. What no person may allow is denied: sensitive scopes that no
+        administrator allows, and an administrator's final ask.
+        """
+        engine = self._engine(base) if base is not None else self._deciders(state, session)[0]
+        found = ALLOW
+        for scope in scopes:
+            if scope not in SCOPES:
+                return DENY, f"there is no scope {scope}"
+            decision = engine.decide("use", RESOURCE + scope)
+            verdict, rule = decision.verdict, decision.rule
+            if verdict == DENY:
+                return DENY, f"the policy denies {scope} ({decision.source})"
+            if verdict == ALLOW and rule is not None and (rule.rate or rule.window):
+                verdict = ASK
+            final = rule is not None and rule.layer == ADMIN and rule.final
+            if verdict == ASK and (SCOPES[scope].sensitive or final):
+                return DENY, f"only an administrator grants {scope}"
+            found = max(found, verdict)
+        return found, ""
+
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
     ) -> list[Rule]:
@@ -101,6 +138,12 @@ class Judge:
             for p in ((path, path2) if path2 else (path,))
             for rule in whole.explain(op, p).matches
         ]
+
+    def kind(self, state: State, session: str, ops: Sequence[str], path: str) -> str:
+        """Return the kind of the file ``path``, "" when ``ops`` are about no file."""
+        if not all(op in FILE_OPS or op == "exec" for op in ops):
+            return ""
+        return kind_of(path, self.insisting(state, session, ("read", "write"), path, ""))
 
     def covers(
         self,

@@ -35,6 +35,7 @@ LATE = 60.0  # seconds in which a point that has ended may still say what it did
 MAX_COSTS = 8  # kinds of costs of one act: there are fewer
 MAX_AMOUNT = 1 << 50  # of one cost
 MAX_LEASES = 256  # points that hold of one account; more ask for each act
+QUESTION = (("prompts", 1),)  # what a new prompt costs
 EXTEND = "limit:"  # begins the scope that stands for "so much more, once"
 
 Costs = Sequence[tuple[str, int]]

@@ -13,6 +13,8 @@ from typing import Any
 from remit_daemon.broker.states import PromptState, SessionState
 
 ONCE, SESSION, ALWAYS = "once", "session", "always"
+TOKEN = "token"  # noqa: S105 - the operation of a question, and of a grant, about a token: no policy has it
+PROCESS = "process:"  # before the identity of a client that is a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,24 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A process above the one that asks: shown to a person, told by numbers that may have been others' since."""
+
+    pid: int
+    comm: str
+    exe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How often the same was asked before, and how that ended."""
+
+    allowed: int = 0
+    denied: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """How a prompt was settled: by whom (``human``, ``policy``, a prompt's or grant's id), with what rule."""
 
@@ -60,12 +80,39 @@ class Settled:
     by: str
     at: float
     message: str = ""
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line beside a question: ``label`` is ours, ``text`` may come from outside and is shown escaped."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a question about a token is about, beside its resource.
+
+    ``client`` is who asks outside sessions (``process:IDENTITY``, or a name of what vouches for it, as in ``oauth:CLIENT_ID``), "" for a session. ``requests``
+    are the SHA-256 digests, in hexadecimal, of the requests that wait for the answer; each is redeemed once. ``details``
+    are the ``authorization_details`` as JSON.
+    """
+
+    client: str
+    audience: str
+    scopes: tuple[str, ...]
+    details: str
+    requests: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
-    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``costs`` are what each
+    holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none. ``costs`` are what each
     of its operations counts against limits; ``limit`` is the account that was spent, where the policy itself allows it."""
 
     id: str
@@ -91,6 +138,10 @@ class Prompt:
     pass_until: float | None = None
     pass_used: bool = False
     scopes: tuple[Scope, ...] = ()
+    chain: tuple[Parent, ...] = ()
+    kind: str = ""
+    before: Before = Before()
+    consent: Consent | None = None
     costs: tuple[tuple[str, int], ...] = ()
     limit: str = ""
 
@@ -103,7 +154,10 @@ class Prompt:
 class Grant:
     """A remembered answer. ``session`` empty: for every session of ``agent``. ``duration`` is as answered.
 
-    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule.
+    ``patterns`` are what its rules cover (two for a rename's exact pair); ``argv`` as in a policy rule. ``via`` is the
+    surface that it was given on, ``denials`` how many of its uses were refusals. ``reviewed`` is when a person last
+    looked at it and kept it, ``narrowed`` when its scope became what it is. With a ``client`` (see ``Consent``) it is for that one alone, and for no
+    session.
     """
 
     id: str
@@ -121,6 +175,21 @@ class Grant:
     uses: int = 0
     last_used: float | None = None
     suspended: bool = False
+    via: str = ""
+    denials: int = 0
+    reviewed: float | None = None
+    narrowed: float | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds for all sessions: the quiet mode ("", deny, hold) and until when, and when a review was last called for."""
+
+    id: str = "standing"
+    quiet: str = ""
+    quiet_until: float = 0.0
+    reminded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +227,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot store {type(value).__name__}")
 
 
-def to_json(record: Session | Prompt | Grant | Account) -> str:
+def to_json(record: Session | Prompt | Grant | Account | Standing) -> str:
     """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
     return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
 
@@ -177,10 +246,16 @@ def prompt_of(text: str) -> Prompt:
     raw = json.loads(text)
     raw["state"] = PromptState(raw["state"])
     raw["scopes"] = tuple(Scope(**s) for s in raw["scopes"])
+    raw["chain"] = tuple(Parent(**p) for p in raw.get("chain", ()))
+    raw["before"] = Before(**raw.get("before", {}))
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])
     raw["costs"] = tuple((str(k), int(n)) for k, n in raw.get("costs", ()))
+    if about := raw.get("consent"):
+        facts = tuple(Fact(**f) for f in about["facts"])
+        lists = {name: tuple(about[name]) for name in ("scopes", "requests")}
+        raw["consent"] = Consent(**about | lists | {"facts": facts})
     return Prompt(**raw)
 
 
@@ -198,3 +273,8 @@ def account_of(text: str) -> Account:
     raw = json.loads(text)
     raw["leases"] = {point: Lease(**lease) for point, lease in raw["leases"].items()}
     return Account(**raw)
+
+
+def standing_of(text: str) -> Standing:
+    """Read what ``to_json`` wrote of a Standing. Raises ValueError or TypeError when it is none."""
+    return Standing(**json.loads(text))

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from posixpath import basename, dirname
 
 from remit_daemon.broker.records import Grant, Scope
-from remit_daemon.broker.resources import MEANINGS, resource_offers
+from remit_daemon.broker.resources import MEANINGS, resource_offers, resource_within
 from remit_daemon.wire.words import term
+from remit_policy.engine import Engine
 from remit_policy.match import PatternError, escape, parse
-from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, GUARD, IMPLIED_BY, Rule
-from remit_policy.resources import is_path
+from remit_policy.model import ADMIN, ALLOW, ASK, DENY, GRANT, GUARD, IMPLIED_BY, Rule, Snapshot
+from remit_policy.resources import exact, is_path, key
 
 MIN_TREE_DEPTH = (
     2  # components: outside the home a tree like /usr/** or /tmp/** is more than one question asks for
@@ -43,6 +44,11 @@ def _literal_head(pattern: str) -> tuple[str, bool]:
             out += c
         at += 1
     return out, True
+
+
+def literal(pattern: str) -> str:
+    """Return the text of ``pattern`` before its first wildcard, unescaped."""
+    return _literal_head(pattern)[0]
 
 
 def insists(rule: Rule) -> bool:
@@ -152,6 +158,28 @@ def within(edit: str, offered: Iterable[Scope]) -> bool:
         if last == "*" or rest.endswith(last[1:]):
             return True
     return False
+
+
+def is_single(op: str, pattern: str) -> bool:
+    """Tell whether ``pattern`` stands for one single resource of ``op``."""
+    if is_path(op, pattern):
+        return _literal_head(pattern)[1]
+    return bool(key(op, pattern)) and exact(op, pattern) == pattern
+
+
+def grant_within(grant: Grant, scope: str, edit: str) -> bool:
+    """Tell whether ``edit`` covers no more than ``grant``, whose scope is written ``scope``; when unsure, no."""
+    offered = (Scope(scope, ""),)
+    if grant.argv is not None:
+        return exec_within(edit, literal(grant.patterns[0]), offered)
+    if is_path(grant.ops[0], scope):
+        return within(edit, offered)
+    if resource_within(grant.ops[0], edit, offered):
+        return True
+    if not is_single(grant.ops[0], edit):
+        return False
+    found = Engine(Snapshot(grant.agent, rules_of(grant))).decide(grant.ops[0], edit)
+    return found.rule is not None and found.rule.layer == GRANT
 
 
 # Programs whose arguments are programs: "any arguments" would be everything.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Account, Grant, Prompt, Session
+from remit_daemon.broker.records import Account, Grant, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
 @dataclass(slots=True)
 class State:
     """``holds`` maps (session, seq) to the prompt it waits for; ``looks`` a prompt to who looks at it; ``bases``
-    a live session to its policy without grants; ``engines`` to its two deciders (policy with grants, grants alone);
+    a live session to its policy without grants; ``withheld`` an agent to when its program changed: what was granted it for longer than a session
+    until then is not used; ``engines`` to its two deciders (policy with grants, grants alone);
     ``accounts`` is what counts against limits."""
 
     revision: int
@@ -24,13 +25,31 @@ class State:
     bases: dict[str, Snapshot] = field(default_factory=dict)
     engines: dict[str, tuple[Decider, Decider]] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
+    withheld: dict[str, float] = field(default_factory=dict)
     next_prompt: int = 1
     next_grant: int = 1
+    standing: Standing = field(default_factory=Standing)
+
+    def waits(self, grant: Grant) -> bool:
+        """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""
+        return before_change(grant, self.withheld.get(grant.agent, -1.0))
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
-        return State(
-            self.revision, dict(self.sessions), dict(self.prompts), dict(self.grants), dict(self.holds),
-            dict(self.looks), dict(self.bases), dict(self.engines), dict(self.accounts), self.next_prompt,
-            self.next_grant,
-        )  # fmt: skip
+        return replace(
+            self,
+            sessions=dict(self.sessions),
+            prompts=dict(self.prompts),
+            grants=dict(self.grants),
+            holds=dict(self.holds),
+            looks=dict(self.looks),
+            bases=dict(self.bases),
+            engines=dict(self.engines),
+            accounts=dict(self.accounts),
+            withheld=dict(self.withheld),
+        )
+
+
+def before_change(grant: Grant, since: float) -> bool:
+    """Tell whether ``grant`` allows something beyond one session and was given by ``since``, when the agent's program changed."""
+    return grant.verdict == "allow" and not grant.session and grant.created <= since

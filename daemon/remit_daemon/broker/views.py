@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from remit_daemon.broker.limits import extension
-from remit_daemon.broker.records import Grant, Prompt, Session
+from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
+from remit_daemon.broker.states import PromptState
 from remit_policy.match import escape
 from remit_policy.resources import exact
 
@@ -34,7 +35,9 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
 def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") -> dict[str, Any]:
     """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``limit`` the state of the limit
     that is spent."""
-    answer = prompt.answer
+    answer, about = prompt.answer, prompt.consent
+    if about is not None and prompt.state is PromptState.OPEN:
+        holding = len(about.requests)
     scopes = []
     for scope in prompt.scopes:
         if prompt.limit:
@@ -57,6 +60,13 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") ->
         "exe": prompt.exe,
         "comm": prompt.comm,
         "argv": list(prompt.argv),
+        "chain": [{"pid": p.pid, "comm": p.comm, "exe": p.exe} for p in prompt.chain],
+        "kind": prompt.kind,
+        "before": {
+            "allowed": prompt.before.allowed,
+            "denied": prompt.before.denied,
+            "missed": prompt.before.missed,
+        },
         "source": prompt.source,
         "count": prompt.count,
         "created": prompt.created,
@@ -69,10 +79,14 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") ->
             "scope": answer.scope,
             "rule": answer.rule,
             "by": answer.by,
+            "via": answer.via,
             "at": answer.at,
         },
         "scopes": scopes,
         "limit": limit,
+        "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
+        if prompt.consent
+        else [],
     }
 
 
@@ -93,6 +107,11 @@ def meaning(prompt: Prompt, scope: str) -> tuple[tuple[str, ...], tuple[str, ...
     return prompt.ops, (scope,), None
 
 
+def grant_scope(grant: Grant) -> str:
+    """Return the scope of ``grant`` as a person writes it; of a rename's pair the first path."""
+    return grant.patterns[0] if grant.argv is None else exec_scope(grant.patterns[0], grant.argv)
+
+
 def grant_view(grant: Grant) -> dict[str, Any]:
     """Return the wire Grant."""
     return {
@@ -100,7 +119,7 @@ def grant_view(grant: Grant) -> dict[str, Any]:
         "agent": grant.agent,
         "session": grant.session or None,
         "ops": list(grant.ops),
-        "scope": grant.patterns[0] if grant.argv is None else exec_scope(grant.patterns[0], grant.argv),
+        "scope": grant_scope(grant),
         "verdict": grant.verdict,
         "for": grant.duration,
         "rule": describe(grant.verdict, grant.ops, grant.patterns, grant.agent, grant.duration, grant.argv),
@@ -108,6 +127,17 @@ def grant_view(grant: Grant) -> dict[str, Any]:
         "expires": grant.expires,
         "last_used": grant.last_used,
         "uses": grant.uses,
+        "denials": grant.denials,
         "by": grant.by,
+        "via": grant.via,
+        "prompt": grant.prompt,
+        "reviewed": grant.reviewed,
         "suspended": grant.suspended,
     }
+
+
+def quiet_view(standing: Standing, now: float) -> dict[str, Any] | None:
+    """Return the quiet mode that is in force at ``now`` as the wire has it, None when there is none."""
+    if not standing.quiet or standing.quiet_until <= now:
+        return None
+    return {"mode": standing.quiet, "until": standing.quiet_until}

@@ -32,18 +32,20 @@ class NoDaemon(Exception):
 
 
 class RpcError(Exception):
-    """remitd said no. ``code`` is the JSON-RPC error code."""
+    """remitd said no. ``code`` is the JSON-RPC error code, ``oauth`` OAuth's, where it is about a token."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, data: Any = None) -> None:
         super().__init__(text)
         self.code = code
+        self.oauth = str(data.get("error", "")) if isinstance(data, dict) else ""
 
 
 def failed(name: str, error: Exception, *, json_out: bool) -> int:
     """Say why the command ``name`` came to nothing; returns its exit status."""
     if isinstance(error, RpcError):
         if json_out:
-            print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
+            oauth = {"error": error.oauth} if error.oauth else {}
+            print(json.dumps({"error": {"code": error.code, "message": str(error), **oauth}}))
         sys.stderr.write(f"remit {name}: {escape(str(error))}\n")
         return USAGE if error.code == INVALID_PARAMS else NEGATIVE
     said_by = "remit" if isinstance(error, NoDaemon | PathsError) else f"remit {name}"
@@ -87,7 +89,7 @@ class Client:
                 raise NoDaemon("remitd does not answer")
             if "error" in message and message.get("id") in (None, self._ident):
                 error = message["error"]
-                raise RpcError(int(error["code"]), str(error["message"]))
+                raise RpcError(int(error["code"]), str(error["message"]), error.get("data"))
             if message.get("id") == self._ident:
                 return message.get("result")
             if "method" in message:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from remit_daemon.cli import grants_cmd
 from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
+from remit_daemon.cli.who_cmd import subject_of
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
-from remit_daemon.wire.words import NO_RULE, verbs
+from remit_daemon.wire.words import NO_RULE, OUTSIDE, moment_text, span, verbs
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FOLLOW = 0.5
@@ -69,18 +71,6 @@ def moment(text: str, now: float) -> float:
     raise ValueError(f"{text!r} is no time; write 2h, 2026-01-31 or '2026-01-31 18:00'")
 
 
-def _when(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def _age(at: float) -> str:
-    past = max(0, int(time.time() - at))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if past >= size:
-            return f"{past // size}{unit}"
-    return f"{past}s"
-
-
 def _status(client: Client, args: argparse.Namespace) -> int:
     found = client.call("status")
     if args.json:
@@ -94,6 +84,20 @@ def _status(client: Client, args: argparse.Namespace) -> int:
     )
     for text in found["limits"]:
         _say(f"limit: {escape(text)}")
+    for name in found["agents"]["pending"]:
+        _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
+    if adopted := found["agents"]["adopted"]:
+        _say(
+            f"adopted, and not confined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}"
+        )
+    if found["senders"] != "pidfd":
+        _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
+    if found["quiet"]:
+        _say(grants_cmd.quiet_line(found["quiet"]))
+    if found["review"]["due"]:
+        n, out = found["review"]["due"], found["review"]["suspended"]
+        suspended = f", {out} of them suspended" if out else ""
+        _say(f"{n} grant{'s want' if n != 1 else ' wants'} a look{suspended}: `remit review`")
     for e in found["policy"]["errors"]:
         _say(f"policy: {escape(str(e['file']))}:{e['line']}:{e['column']}: {escape(e['message'])}")
     if found["policy"]["errors"]:
@@ -112,11 +116,35 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         state = s["state"] if s["status"] is None else f"{s['state']} with {s['status']}"
         extra = f", {s['waiting']} waiting" if s["waiting"] else ""
         extra += ", network unmediated" if s["net_all"] else ""
+        extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
         _say(
-            f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {_when(s['started'])}  {escape(s['project'])}"
+            f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {moment_text(s['started'])}  {escape(s['project'])}"
         )
     return OK
+
+
+def _session(client: Client, args: argparse.Namespace) -> int:
+    from remit_daemon.ledger.report import lines
+
+    found = client.call("report", {"session": args.session})
+    if args.json:
+        _json(found)
+        return OK
+    ended = "runs" if found["ended"] is None else f"ended with {found['status']}"
+    took = span((found["ended"] or time.time()) - found["started"])
+    _say(f"{found['session']}  {escape(found['agent'])}  {moment_text(found['started'])}, {took}, {ended}")
+    _say("  " + " ".join(map(escape, found["argv"])))
+    _say("  in " + escape(found["project"]))
+    for line in lines(found, escape):
+        _say(line)
+    return OK
+
+
+def _learn(client: Client, args: argparse.Namespace) -> int:
+    from remit_daemon.cli import learn_cmd
+
+    return learn_cmd.learn(client, args)
 
 
 def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
@@ -129,22 +157,42 @@ def _steer(name: str) -> Callable[[Client, argparse.Namespace], int]:
     return command
 
 
+# Kinds of files that a person should be told of.
+NOTEWORTHY = {
+    "key": "a key, or a store of keys",
+    "credential": "a credential",
+    "history": "a history of what was typed",
+    "later": "run later, outside the session",
+}
+
+
 def describe_prompt(p: dict[str, Any]) -> str:
     """Return a prompt as lines: every text of an agent's choosing escaped, none shortened."""
     what = f"{escape(p['agent'])} wants to {', '.join(map(escape, verbs(p['ops'])))} {escape(p['path'])}"
     if p["path2"]:
         what += f" -> {escape(p['path2'])}"
+    where = f"session {p['session']}, project {escape(p['project'])}" if p["session"] else OUTSIDE
     answer = f" ({p['answer']['verdict']} by {p['answer']['by']})" if p["answer"] else ""
     lines = [
-        f"{p['id']}  {p['state']}{answer}  {_age(p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
+        f"{p['id']}  {p['state']}{answer}  {span(time.time() - p['created'])} ago, asked {p['count']}x, {p['holding']} waiting",
         f"    {what}",
-        f"    program {escape(p['exe'])} (process {p['pid']}), session {p['session']}, project {escape(p['project'])}",
+        f"    program {escape(p['exe'])} (process {p['pid']}), {where}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
+    if p["chain"]:
+        lines.append(
+            "    started by " + ", by ".join(f"{escape(c['comm'])} ({c['pid']})" for c in p["chain"])
+        )
+    known = [f"{n}x {how}" for how, n in p["before"].items() if n]
+    if known:
+        lines.append("    asked before: " + ", ".join(known))
+    if p["kind"] in NOTEWORTHY:
+        lines.append(f"    this is {NOTEWORTHY[p['kind']]}")
     if p["argv"]:
         lines.insert(
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
         )
+    lines[2:2] = [f"    {f['label']} {escape(f['text'])}" for f in p["facts"]]
     if p.get("limit"):
         lines.append(f"    limit {escape(p['limit'])}")
     lines += [
@@ -158,7 +206,7 @@ def _prompts(client: Client, args: argparse.Namespace) -> int:
         from remit_daemon.cli import watch
 
         return watch.run(client, json_out=args.json)
-    found = client.call("prompts", {"all": args.all})
+    found = client.call("prompts", {"all": args.all, "missed": args.missed})
     if args.json:
         _json(found)
         return OK
@@ -183,9 +231,10 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
         "for": duration,
         "scope": scope,
         "message": args.message,
+        "via": "cli",
     }
     if args.preview:
-        del params["message"]
+        del params["message"], params["via"]
         result = client.call("preview", params)
     else:
         result = client.call("answer", params)
@@ -193,6 +242,9 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
         _json(result)
     else:
         _say(escape(result["rule"]))
+        if args.preview and args.verdict == "allow":
+            for line in reach_lines(client.call("reach", {"id": args.id, "scope": scope})):
+                _say(line)
         others = [i for i in result.get("settled", ()) if i != args.id]
         if result.get("grant"):
             _say(f"remembered as {result['grant']}; `remit revoke {result['grant']}` takes it back")
@@ -201,16 +253,20 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
     return OK
 
 
-def _grants(client: Client, args: argparse.Namespace) -> int:
-    found = client.call("grants")
-    if args.json:
-        _json(found)
-        return OK
-    for g in found:
-        state = ", suspended: not used for long" if g.get("suspended") else ""
-        _say(f"{g['id']}  {escape(g['rule'])}")
-        _say(f"    used {g['uses']}x, last {_when(g['last_used'])}, expires {_when(g['expires'])}{state}")
-    return OK
+def reach_lines(found: dict[str, Any]) -> list[str]:
+    """Return what else a scope would permit, as lines."""
+    lines = []
+    past, disk = found["ledger"], found["disk"]
+    if past["number"]:
+        least = "at least " if past["at_least"] else ""
+        lines.append(f"it would have allowed {least}{past['number']} acts of the last 30 days")
+    if disk is not None:
+        least = "at least " if disk["at_least"] else ""
+        lines.append(
+            f"it is about {least}{disk['number']} file{'s' * (disk['number'] != 1)} that are there now"
+        )
+        lines += [f"    among them {escape(path)}" for path in disk["secrets"]]
+    return lines
 
 
 def _revoke(client: Client, args: argparse.Namespace) -> int:
@@ -241,7 +297,8 @@ def _limits(client: Client, args: argparse.Namespace) -> int:
 
 def _filter(args: argparse.Namespace) -> dict[str, Any]:
     now = time.time()
-    out = {n: v for n in ("actor", "agent", "session", "op", "outcome") if (v := getattr(args, n))}
+    names = ("actor", "agent", "session", "op", "outcome", "host", "rule", "denied")
+    out: dict[str, Any] = {n: v for n in names if (v := getattr(args, n))}
     if args.path:
         out["path"] = os.path.abspath(args.path)
     for name in ("since", "until"):
@@ -317,18 +374,7 @@ def _export(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) ->
 
 def _who(client: Client, args: argparse.Namespace) -> int:
     subject = args.subject
-    if subject.isdigit() and not os.path.exists(subject):
-        params: dict[str, Any] = {"pid": int(subject)}
-    elif (
-        (subject.startswith(":") or subject.count(".") > 1)
-        and "/" not in subject
-        and not os.path.exists(subject)
-    ):
-        params = {"name": subject}
-    else:
-        where = os.path.abspath(subject)
-        params = {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}
-    found = client.call("who", params)
+    found = client.call("who", subject_of(subject))
     if args.json:
         _json(found)
     else:
@@ -386,12 +432,17 @@ Command = Callable[[Client, argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, bool]] = {
     "status": (_status, False),
     "sessions": (_sessions, False),
+    "session": (_session, True),
     "stop": (_steer("stop"), False),
     "pause": (_steer("pause"), False),
     "resume": (_steer("resume"), False),
     "prompts": (_prompts, False),
     "answer": (_answer, True),
-    "grants": (_grants, True),
+    "grants": (grants_cmd.grants, True),
+    "grant": (grants_cmd.grant, True),
+    "review": (grants_cmd.review, True),
+    "quiet": (grants_cmd.quiet, True),
+    "learn": (_learn, True),
     "revoke": (_revoke, True),
     "limits": (_limits, True),
     "log": (_log, True),
@@ -406,10 +457,18 @@ def _parser(name: str) -> _Parser:
     p = _Parser(prog=f"remit {name}", allow_abbrev=False)
     if name == "sessions":
         p.add_argument("--all", action="store_true", help="those that ended as well")
-    elif name in ("stop", "pause", "resume"):
+    elif name == "session":
+        p.add_argument("what", choices=("show",))
+        p.add_argument("session")
+    elif name in ("stop", "pause", "resume", "learn"):
         p.add_argument("session")
     elif name == "prompts":
         p.add_argument("--all", action="store_true", help="the missed and settled as well")
+        p.add_argument(
+            "--missed",
+            action="store_true",
+            help="those that nobody answered; `answer ID VERDICT --for always` makes a rule of one",
+        )
         p.add_argument("--watch", action="store_true", help="show and answer them as they come")
     elif name == "answer":
         p.add_argument("id")
@@ -420,6 +479,19 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--scope", default="", help="a pattern, or the number of an offered scope")
         p.add_argument("--message", default="", help="what to tell the agent")
         p.add_argument("--preview", action="store_true", help="only show the rule that would be stored")
+    elif name == "grant":
+        p.add_argument("action", choices=("narrow", "extend", "keep"))
+        p.add_argument("id")
+        p.add_argument(
+            "value",
+            nargs="?",
+            default="",
+            metavar="SCOPE|TIME",
+            help="what to narrow to, or how long from now it is to last",
+        )
+    elif name == "quiet":
+        p.add_argument("time", nargs="?", default="", metavar="TIME|off", help="for how long, such as 30m")
+        p.add_argument("mode", nargs="?", choices=("deny", "hold"), default="hold")
     elif name == "revoke":
         p.add_argument("id", nargs="?", default="")
         p.add_argument("--agent", default="")
@@ -429,13 +501,14 @@ def _parser(name: str) -> _Parser:
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
         p.add_argument("--actor", choices=("human", "agent", "remit"), default="")
-        for option in ("agent", "session", "path", "op", "outcome", "since", "until"):
+        for option in ("agent", "session", "path", "op", "outcome", "host", "rule", "since", "until"):
             p.add_argument(f"--{option}", default="")
+        p.add_argument("--denied", action="store_true", help="only what was refused")
         p.add_argument("--limit", type=int)
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
     elif name == "who":
-        p.add_argument("subject", metavar="PATH|PID|BUSNAME")
+        p.add_argument("subject", metavar="PATH|PID|BUSNAME|COMMIT")
     elif name == "denials":
         p.add_argument("--session", default="")
         p.add_argument("--limit", type=int, default=100)

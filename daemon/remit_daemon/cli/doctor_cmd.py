@@ -15,6 +15,7 @@ from typing import TextIO
 
 from remit_daemon.gateway.dbus.address import sockets
 from remit_daemon.kernel.probe import Check, check
+from remit_daemon.peers import senders
 from remit_daemon.supervisor import machine
 from remit_daemon.wire.escape import escape
 
@@ -90,7 +91,13 @@ def surroundings() -> list[str]:
         if servers
         else "no nameserver in /etc/resolv.conf: this machine's own is asked, and hosts have no addresses without one"
     )
-    out = [names]
+    named = senders.rung() == senders.PIDFD
+    out = [
+        names,
+        "who writes to remit's sockets is told message by message, and held"
+        if named
+        else "who writes to remit's sockets is told by number alone, which another process may have got (Linux 6.5 does better)",
+    ]
     for which, place in machine.bus_addresses(dict(os.environ)).items():
         there = f" at {place}" if place else ""
         out.append(

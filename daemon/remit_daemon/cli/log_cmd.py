@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from remit_daemon.wire.escape import escape
-from remit_daemon.wire.words import NO_RULE, rule_name
+from remit_daemon.wire.words import LEVELS, NO_RULE, rule_name
 
 NO_RECORD = "no record: a human or something outside remit"
 
@@ -99,7 +99,12 @@ def format_who(answer: Mapping[str, Any], subject: str, *, colour: bool) -> str:
     entries = answer.get("entries") or []
     if not answer.get("actor") and not entries:
         return f"{escape(subject)}: {answer.get('text') or NO_RECORD}"
+    said = [f"  {escape(str(answer['text']))}"] if answer.get("text") else []
     who = _paint(format_actor(answer), _ACTOR_COLOUR.get(str(answer.get("actor", "")), ""), colour)
+    if level := str(answer.get("assurance", "")):
+        who += f" ({level}: {LEVELS.get(level, 'unknown')})"
+    if note := str(answer.get("note", "")):
+        who += f", {escape(note)}"
     return "\n".join(
-        [f"{escape(subject)}: {who}", *("  " + format_entry(e, colour=colour) for e in entries)]
+        [f"{escape(subject)}: {who}", *said, *("  " + format_entry(e, colour=colour) for e in entries)]
     )

@@ -10,12 +10,17 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
   prompts [--watch]     what waits for your answer         answer     answer one
   status, sessions      what runs                          stop, pause, resume ID
-  log, log verify       what was done, and by whom         who        who did this to PATH or PID
+  session show ID       what it did
+  log, log verify       what was done, and by whom         who        who did this: PATH, PID, COMMIT
   denials               what was refused                   grants, revoke   what you allowed for longer
-  policy                check, why, test, show, schema     trust      take a project's own policy into account
+  review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
+  learn SESSION         rules from what `run --learn` let through
   limits                what agents have spent of their limits
-  tui                   prompts on one screen              daemon     remitd, in the foreground
-  token                 issue, exchange, introspect, revoke, list, scopes
+  policy                check, why, test, show,…  trust      take a project's own policy into account
+  tui                   everything on one screen           daemon     remitd, in the foreground
+  agent                 list, show, register, update, forget       adopt   call a running process an agent's
+  token                 issue, request, exchange,        key        create, list, review, revoke: for programs
+                        introspect, revoke, list, scopes            that nobody can approve each time
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -70,7 +75,7 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import policy_cmd
         from remit_daemon.peers import mark
 
-        about_own = args[:1] in (["why"], ["show"], ["test"]) or args == ["check"]
+        about_own = args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
         if about_own and mark.tag_of(os.getpid()):  # its files are closed to sessions
             sys.stderr.write(
                 "remit policy: not from inside a session; `remit denials` says what was refused\n"
@@ -82,6 +87,18 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name in ("agent", "adopt"):
+        from remit_daemon.cli import agent_cmd
+
+        return agent_cmd.run(name, args, json_out=json_out)
+    if name == "key":
+        from remit_daemon.cli import key_cmd
+        from remit_daemon.peers import mark
+
+        if mark.tag_of(os.getpid()):
+            sys.stderr.write("remit key: not from inside a session\n")
+            return 3
+        return key_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 

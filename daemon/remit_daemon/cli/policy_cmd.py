@@ -23,6 +23,7 @@ from remit_policy.model import ADMIN, ALLOW, DENY, LAYERS, OPS, PACK, USER, VERD
 from remit_policy.reading import read_bytes, syntax_problem
 from remit_policy.resources import APPS, EXAMPLES, UNSPECIFIED, host_of, is_path, key
 from remit_policy.rules import is_implied
+from remit_policy.scopes import RESOURCE, SCOPES
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
@@ -32,6 +33,8 @@ USAGE = """usage: remit policy COMMAND [ARGUMENT]...
   check [FILE...]               what is wrong with the policy, or with these files
   why AGENT OP RESOURCE [ARG]   what is decided, by which rule; for exec the arguments follow
   show [AGENT]                  the rules in force
+  hits AGENT                    the same with how often each rule decided in the last 30 days
+  diff FILE [AGENT]             what gets stricter and what looser with FILE in the place of yours of its name
   schema                        the JSON Schema of policy files
   test FILE...                  run [[case]] tables of agent, op, path (and args), expect
 
@@ -81,7 +84,7 @@ def run(args: list[str], *, json_out: bool = False) -> int:
         print(USAGE)
         return OK if args else WRONG
     commands: dict[str, Callable[[_Options, bool], int]] = {
-        "check": _check, "why": _why, "show": _show, "schema": _schema, "test": _test,
+        "check": _check, "why": _why, "show": _show, "schema": _schema, "test": _test, "hits": _hits, "diff": _diff,
     }  # fmt: skip
     command = commands.get(args[0])
     try:
@@ -208,6 +211,10 @@ def _resource(op: str, text: str, values: dict[str, str]) -> str:
             raise _NoResource(f"'{text}' is no resource of {op}; expected one {EXAMPLES[op]}")
         if full.startswith("app:") and full[4:] not in APPS:
             raise _NoResource(f"there is no app permission '{full[4:]}'; one of {', '.join(APPS)}")
+        if full.startswith(RESOURCE) and full.removeprefix(RESOURCE) not in SCOPES:
+            raise _NoResource(
+                f"there is no scope '{full.removeprefix(RESOURCE)}'; `remit token scopes` lists them"
+            )
         return full
     if op == "exec" and "/" not in text:
         for place in ("/usr/local/bin", "/usr/bin", "/bin", values["HOME"] + "/.local/bin"):
@@ -263,8 +270,10 @@ def _decided(snapshot: Snapshot, op: str, resource: str, args: list[str]) -> tup
 
 
 def _unknown_name(op: str, resource: str, snapshot: Snapshot) -> str:
-    """Return what to say of a secret that the agent does not have, "" of anything else."""
+    """Return what to say of a secret that the agent does not have, or of a sensitive scope; "" of anything else."""
     kind, _, name = resource.partition(":")
+    if op == "use" and kind == "token" and SCOPES[name].sensitive:
+        return "a sensitive scope: an administrator's file allows it, or nobody does; a person is not asked"
     if op != "use" or kind != "secret" or any(s.name == name for s in snapshot.secrets):
         return ""
     known = ", ".join(s.name for s in snapshot.secrets) or "none"
@@ -299,6 +308,76 @@ def _show(options: _Options, json_out: bool) -> int:
     if json_out:
         _print({"agents": view, "problems": [str(p) for p in found.problems]})
     return OK
+
+
+def _hits(options: _Options, json_out: bool) -> int:
+    from remit_daemon.cli.client import NoDaemon, RpcError, approver, failed
+
+    if len(options.rest) != 1:
+        raise _Usage("hits AGENT")
+    params = {"agent": options.rest[0]} | (
+        {"project": os.path.realpath(options.project)} if options.project else {}
+    )
+    try:
+        found = approver(start=True).call("policy.effective", params)
+    except (NoDaemon, RpcError) as e:
+        return failed("policy hits", e, json_out=json_out)
+    if json_out:
+        _print(found)
+        return OK
+    least = "at least " if found["at_least"] else ""
+    for rule in found["rules"]:
+        if rule["hits"]:
+            what = f"{rule['verdict']} {rule['op']} {shown(rule['text'])}"
+            _print(f"{least}{rule['hits']:8}  {what}  ({rule['layer']}, {shown(rule['source'])})")
+    idle = sum(1 for r in found["rules"] if not r["hits"] and r["layer"] == "user")
+    if idle:
+        _print(
+            f"{idle} rules of yours decided nothing that is listed (reads in whole trees are counted only)"
+        )
+    return OK
+
+
+def _diff(options: _Options, json_out: bool) -> int:
+    from remit_policy.compare import LOOSER, compare
+
+    if len(options.rest) not in (1, 2):
+        raise _Usage("diff FILE [AGENT]")
+    file, found = options.rest[0], _in_force(options)
+    fresh = read_source(file)
+    mine = os.path.join(policy_dirs().user, os.path.basename(file))
+    others = PolicySet([(layer, s) for layer, s in found.sources if s.file != mine])
+    if problems := check_file(file, others):
+        raise PolicyError(problems)
+    changed = PolicySet([*others.sources, (USER, fresh)])
+    agents = options.rest[1:] or list(dict.fromkeys([*found.agents(), *changed.agents(), "(any other)"]))
+    view = []
+    for agent in agents:
+        for it in compare(_snapshot(found, agent, options), _snapshot(changed, agent, options)):
+            view.append({
+                "agent": agent, "way": it.way, "op": it.op, "pattern": it.pattern, "example": it.example,
+                "before": VERDICTS[it.before.verdict], "after": VERDICTS[it.after.verdict], "by": it.after.source,
+            })  # fmt: skip
+    looser = any(d["way"] == LOOSER for d in view)
+    if json_out:
+        _print({"differences": view})
+        return NEGATIVE if looser else OK
+    for agent in agents:
+        some = [d for d in view if d["agent"] == agent]
+        if some:
+            _print(f"agent {shown(agent)}:")
+        for d in some:
+            said = (
+                f"{d['before']} -> {d['after']}"
+                if d["before"] != d["after"]
+                else f"{d['after']}, other limits"
+            )
+            _print(
+                f"  {d['way']:8}  {d['op']} {shown(str(d['pattern']))}: {said}  (by {shown(str(d['by']))})"
+            )
+    if not view:
+        _print("nothing is decided otherwise, at any place that a pattern of either names")
+    return NEGATIVE if looser else OK
 
 
 def _schema(options: _Options, json_out: bool) -> int:

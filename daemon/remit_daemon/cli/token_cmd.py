@@ -35,6 +35,11 @@ def _parser(inside: bool) -> argparse.ArgumentParser:
         p.add_argument("--agent", required=True, help="in whose name it acts")
         p.add_argument("--pid", type=int, required=True, help="the process that alone may present it")
     if inside:
+        p = subs.add_parser("request", help="one that policy asks a person about; waits for the answer")
+        wanted(p)
+        p.add_argument("--audience", default="")
+        p = subs.add_parser("refresh", help="another, for the refresh handle that came with one")
+        p.add_argument("token", nargs="?", default="-", metavar="handle")
         p = subs.add_parser("exchange", help="a narrower one for a sub-agent")
         p.add_argument("token", nargs="?", default="-")
         p.add_argument("--agent", required=True)
@@ -74,12 +79,17 @@ def _token(args: argparse.Namespace) -> str:
 
 def _request(args: argparse.Namespace, inside: bool) -> tuple[str, dict[str, Any]]:
     asked: dict[str, Any] = {}
-    if args.what in ("issue", "exchange"):
+    if args.what in ("issue", "exchange", "request"):
         asked = {"scope": args.scope} if args.scope else {}
         if args.detail:
             asked["authorization_details"] = details(args.detail)
-    if args.what == "issue":
+    if args.what == "refresh":
+        return "token.refresh", {"refresh_token": _token(args)}
+    if args.what in ("issue", "request"):
         asked |= {"audience": args.audience} if args.audience else {}
+    if args.what == "request":
+        return "token.request", asked
+    if args.what == "issue":
         return (
             ("token", asked) if inside else ("token.issue", asked | {"agent": args.agent, "pid": args.pid})
         )
@@ -92,9 +102,26 @@ def _request(args: argparse.Namespace, inside: bool) -> tuple[str, dict[str, Any
     return f"token.{args.what}", {}
 
 
+def _answered(client: Client, asked: dict[str, Any]) -> Any:
+    """Poll as RFC 8628 3.5 has it until a person has answered. Raises RpcError, NoDaemon."""
+    print("remit: a person is asked; `remit prompts` shows it outside", file=sys.stderr)
+    interval = float(asked["interval"])
+    while True:
+        time.sleep(interval)
+        try:
+            return client.call("token.poll", {"request": asked["request"]})
+        except RpcError as e:
+            if e.oauth == "slow_down":
+                interval += 5
+            elif e.oauth != "authorization_pending":
+                raise
+
+
 def _show(what: str, found: Any) -> int:
-    if what in ("issue", "exchange"):
+    if what in ("issue", "exchange", "request", "refresh"):
         print(found["access_token"])
+        if handle := found.get("refresh_token"):
+            print(f"remit: to go on: {handle}", file=sys.stderr)
     elif what == "introspect":
         if not found["active"]:
             print("not active: revoked, expired, another process's, or never issued")
@@ -139,6 +166,8 @@ def run(args: list[str], *, json_out: bool) -> int:
         method, params = _request(options, bool(inside))
         client = Client(inside) if inside else approver(start=True)
         found = client.call(method, params)
+        if method == "token.request" and "request" in found:
+            found = _answered(client, found)
     except (ValueError, PathsError, NoDaemon, RpcError) as e:
         return failed("token", e, json_out=json_out)
     if json_out:

@@ -101,6 +101,7 @@ class _Screen:
         self.left: set[str] = set()
         self.current: dict[str, Any] | None = None
         self.keys = Keys(0.0, 0)
+        self.quiet = client.call("status")["quiet"] is not None  # whether the bell is not to ring
 
     def show_next(self) -> None:
         """Show the oldest open prompt that was not left."""
@@ -133,7 +134,7 @@ class _Screen:
         assert self.current is not None
         verdict, duration = CHOICES[self.keys.choice]
         scope = self.current["scopes"][self.keys.scope]["scope"] if duration != "once" else ""
-        return {"id": self.current["id"], "verdict": verdict, "for": duration, "scope": scope}
+        return {"id": self.current["id"], "verdict": verdict, "for": duration, "scope": scope, "via": "cli"}
 
     def call(self, method: str, params: dict[str, Any]) -> Any:
         """Call; an error is shown and None returned."""
@@ -155,7 +156,7 @@ class _Screen:
                 self.leave()
                 self.show_next()
             case "choose":
-                shown = self.call("preview", self.params())
+                shown = self.call("preview", {k: v for k, v in self.params().items() if k != "via"})
                 if shown is None:
                     self.keys.choice = ""
                 else:
@@ -180,7 +181,11 @@ class _Screen:
             self.current = None
             self.show_next()
         elif method == "prompt" and self.current is None and params.get("id") not in self.left:
+            if not self.quiet:
+                self.out("\a")
             self.show_next()
+        elif method == "quiet":
+            self.quiet = params["mode"] != "off"
 
 
 def run(client: Client, *, json_out: bool) -> int:

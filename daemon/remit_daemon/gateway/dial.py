@@ -123,7 +123,11 @@ class Dialer:
                 )  # fmt: skip
             permit = await authority.permit("connect", f"{name}:{port}", origin, gone=gone)
             upstream = await self._or_done(permit, self.dial(name, port, origin, gone=gone))
-            return Opened(upstream.getpeername()[0], port, (name,), upstream, permit)
+            try:
+                return Opened(peer(upstream), port, (name,), upstream, permit)
+            except OSError:
+                permit.done("ENOTCONN")
+                raise
         fixed = resolver.hosts.names(ip)
         if spelling.is_local(spelling.packed(ip)):
             fixed = (spelling.LOCAL, *fixed)
@@ -239,6 +243,15 @@ def plain(address: str) -> str:
         return address
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)
+
+
+def peer(sock: socket.socket) -> str:
+    """Return the address that ``sock`` is connected to. Closes it and raises OSError when the other side has gone already."""
+    try:
+        return str(sock.getpeername()[0])
+    except OSError:
+        sock.close()
+        raise
 
 
 def interleaved(addresses: Sequence[str]) -> list[str]:

@@ -87,7 +87,8 @@ def _settle(fd: int, listeners: list[int]) -> None:
 
 async def _main(fd: int, inherited: list[int]) -> int:
     link = Supervisor(fd)
-    hello = await asyncio.wait_for(link.hello(), HELLO_WITHIN)
+    async with asyncio.timeout(HELLO_WITHIN):
+        hello = await link.hello()
     if hello["version"] != VERSION:
         raise Malformed(f"version {hello['version']} is not {VERSION}")
     gateway = Gateway(hello, link)

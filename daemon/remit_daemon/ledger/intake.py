@@ -15,6 +15,7 @@ from remit_daemon.ledger.rows import MAX_PID, UNSETTLED, Row, store_argv, store_
 from remit_daemon.wire.journal import ACT_FIELDS, unpack
 
 _FIXED = len(ACT_FIELDS)
+_EFFECT = ("ok", "passed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class SessionInfo:
 class Batch:
     """What one stretch of a journal amounts to.
 
-    ``rows`` have the sequence numbers that they will get. ``opened`` maps an act's journal number to its row where
+    ``changed`` are the (row, object name) of the acts that were completed with effect, in their order, the name "" where none
+    was given. ``rows`` have the sequence numbers that they will get. ``opened`` maps an act's journal number to its row where
     no ``done`` was seen, ``closed`` are the numbers of earlier acts that were closed. ``end`` is the offset
     behind the last whole record, ``next_number`` the number expected then (-1: any), ``damaged`` says that reading
     of this journal has ended.
@@ -39,6 +41,7 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     opened: dict[int, int] = field(default_factory=dict)
     closed: list[int] = field(default_factory=list)
+    changed: list[tuple[int, str]] = field(default_factory=list)
     records: int = 0
     end: int = 0
     next_number: int = -1
@@ -97,17 +100,21 @@ def read_batch(
                 store_argv(fields[_FIXED:]) if len(fields) > _FIXED else "[]", None)
         )  # fmt: skip
 
-    def done(seq_text: str, time_text: str, outcome: str) -> None:
+    def done(seq_text: str, time_text: str, outcome: str, object: str = "") -> None:
         seq, time_ns = int(seq_text), int(time_text)
         index = here.pop(seq, None)
         if index is not None:
             rows[index] = rows[index]._replace(outcome=store_text(outcome))
+            if outcome in _EFFECT:
+                batch.changed.append((rows[index].seq, store_text(object)))
             return
         opened = None if seq in batch.closed else open_acts(seq)
         if opened is None:
             remark("damage", f"record {seq} is closed ({outcome}) but was not open", at=time_ns)
             return
         batch.closed.append(seq)
+        if outcome in _EFFECT:
+            batch.changed.append((opened, store_text(object)))
         remark("done", "", outcome=store_text(outcome), act=opened, at=time_ns)
 
     try:
@@ -115,8 +122,8 @@ def read_batch(
             kind = fields[0]
             if kind == "act" and len(fields) >= _FIXED:
                 act(fields)
-            elif kind == "done" and len(fields) == 4:
-                done(fields[1], fields[2], fields[3])
+            elif kind == "done" and 4 <= len(fields) <= 5:
+                done(*fields[1:])
             elif kind == "count" and len(fields) == 5:
                 number(int(fields[1]), int(fields[2]))
                 counts[fields[3]] = counts.get(fields[3], 0) + int(fields[4])

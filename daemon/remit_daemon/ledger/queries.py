@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, store_text, to_entry
+from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, load_text, store_text, to_entry
 from remit_daemon.ledger.schema import CHANGES, TOOK_EFFECT
 
 MAX_LIMIT = 10_000  # rows in one answer: about 4 MB as JSON, which is a line's limit on the wire
 DEFAULT_LIMIT = 1000
 _FEW = 5000  # up to so many rows of a path are worth fetching by index; for more, walking by seq is faster
+MAX_USES = 10_000  # distinct things that one rule was used for
 _MAX_HOPS = 32  # of renames that ``who`` follows back
 NO_RECORD = "no record: a human or something outside remit"
 
-_FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
+FINAL = """CASE WHEN r.outcome IN ('pending','held') THEN COALESCE(
   (SELECT d.outcome FROM rows d WHERE d.act = r.seq ORDER BY d.seq DESC LIMIT 1), r.outcome)
   ELSE r.outcome END"""
 _SELECT = (
     "SELECT "  # noqa: S608 - constants
-    + ", ".join(_FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
+    + ", ".join(FINAL if name == "outcome" else f"r.{name}" for name in COLUMNS)
     + " FROM rows r"
 )
 _REFUSED = "('refused','denied','expired')"
+# NAME, NAME:PORT, or METHOD SCHEME://NAME[:PORT]/PATH; in the last, what follows the authority may hold anything.
+_HOST = (
+    "(r.op IN ('connect','resolve','listen','request') AND (r.path = ? OR substr(r.path, 1, ?) = ?"
+    " OR (r.op = 'request' AND substr(r.path, instr(r.path, '://') + 3, ?) IN (?, ?))))"
+)
 _EFFECTIVE = ("ok", "passed", "allowed", "pending")
+
+
+_STRETCH = 10_000  # rows that one page may look at: some 10 ms, in which nobody else is served
+_STRETCH_INDEXED = 100_000  # the same where an index leads to those that matter
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to select; empty means any. Times are seconds since the epoch, ``since`` inclusive, ``until`` not.
 
-    ``path`` selects itself and everything below it. With ``after`` the first ``limit`` rows behind
-    that seq are meant (to page or follow), without it the newest ``limit``.
+    ``path`` selects itself and everything below it, ``host`` what was asked of that host at any port, ``rule`` the acts
+    that this ``file:line`` decided, ``denied`` what was refused by whomever. With ``after`` the first ``limit`` rows behind
+    that seq are meant (to page or follow), without it the newest ``limit``, of those before ``before`` if that is given.
     """
 
     actor: str = ""
@@ -42,9 +54,13 @@ class Filter:
     path: str = ""
     op: str = ""
     outcome: str = ""
+    host: str = ""
+    rule: str = ""
+    denied: bool = False
     since: float | None = None
     until: float | None = None
     after: int | None = None
+    before: int | None = None
     limit: int = DEFAULT_LIMIT
 
     @classmethod
@@ -56,13 +72,13 @@ class Filter:
                 raise ValueError(f"no filter {name!r}")
             if name in ("since", "until"):
                 right = value is None or (isinstance(value, (int, float)) and abs(value) < 1 << 33)
-            elif name in ("after", "limit"):
-                right = (value is None and name == "after") or (
+            elif name in ("after", "before", "limit"):
+                right = (value is None and name != "limit") or (
                     isinstance(value, int) and 0 <= value < 1 << 62
                 )
             else:
-                right = isinstance(value, str)
-            if not right or isinstance(value, bool):
+                right = isinstance(value, str) or name == "denied"
+            if not right or isinstance(value, bool) != (name == "denied"):
                 raise ValueError(f"the filter {name!r} cannot be {value!r}")
         return cls(**params)
 
@@ -77,18 +93,54 @@ def query(db: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
     return entries if wanted.after is not None else entries[::-1]
 
 
+def page(db: sqlite3.Connection, wanted: Filter, size: int) -> dict[str, Any]:
+    """Return ``{entries, next, size}``: the Entries of one page, oldest first, and where the next one begins.
+
+    With ``after`` it goes on to newer rows, else back from ``before`` (or the end of a ledger of ``size`` rows). So
+    that a rare row is found without anybody waiting for it, a page may hold fewer than ``limit`` Entries, or none, and
+    still not be the last: the last one's ``next`` is None, any other's is the next page's ``after`` or ``before``.
+    """
+    stretch = _STRETCH_INDEXED if wanted.session or wanted.actor in ("human", "remit") else _STRETCH
+    limit = max(1, min(wanted.limit, MAX_LIMIT))
+    if wanted.after is not None:
+        end = wanted.after + stretch
+        found = list(_select(db, replace(wanted, before=end + 1), limit))
+        on = found[-1].seq if len(found) == limit else end
+        return {
+            "entries": [to_entry(row) for row in found],
+            "next": on if on < size else None,
+            "size": size,
+        }
+    top = size + 1 if wanted.before is None else min(wanted.before, size + 1)
+    low = max(top - 1 - stretch, 0)
+    found = list(_select(db, replace(wanted, before=top), limit, floor=low))
+    on = found[-1].seq if len(found) == limit else low + 1
+    return {"entries": [to_entry(row) for row in found[::-1]], "next": on if on > 1 else None, "size": size}
+
+
+def find(db: sqlite3.Connection, time: float) -> int | None:
+    """Return the seq of the first row of ``time`` (seconds since the epoch) or later; None when all are earlier."""
+    found = db.execute(
+        "SELECT seq FROM rows WHERE time_ns >= ? ORDER BY time_ns, seq LIMIT 1", (round(time * 1e9),)
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
 def every(db: sqlite3.Connection, wanted: Filter) -> Iterator[Row]:
     """Yield all rows that ``wanted`` selects, oldest first, whatever its limit (``after`` counts)."""
-    after = Filter(
-        **{f.name: getattr(wanted, f.name) for f in fields(wanted)} | {"after": wanted.after or 0}
-    )
-    yield from _select(db, after, -1)
+    yield from _select(db, replace(wanted, after=wanted.after or 0), -1)
 
 
-def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]:
+def _select(
+    db: sqlite3.Connection, wanted: Filter, limit: int, *, floor: int | None = None
+) -> Iterator[Row]:
+    """Yield what is selected, newest first unless ``after`` is given; only seqs above ``floor``."""
     terms: list[str] = []
     values: list[Any] = []
-    for name in ("actor", "agent", "session", "op"):
+    if floor is not None:
+        terms.append("r.seq > ?")
+        values.append(floor)
+    for name in ("actor", "agent", "session", "op", "rule"):
         if value := getattr(wanted, name):
             terms.append(f"r.{name} = ?")
             values.append(store_text(value))
@@ -99,8 +151,14 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if wanted.outcome:
         # Its first word: what completed an act may say more after it.
         word = store_text(wanted.outcome + " ")
-        terms.append(f"substr({_FINAL} || ' ', 1, ?) = ?")
+        terms.append(f"substr({FINAL} || ' ', 1, ?) = ?")
         values += [len(word), word]
+    if wanted.denied:
+        terms.append(f"(r.verdict = 'deny' OR {FINAL} IN {_REFUSED})")
+    if wanted.host:
+        host = store_text(wanted.host)
+        terms.append(_HOST)
+        values += [host, len(host) + 1, host + ":", len(host) + 1, host + "/", host + ":"]
     for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
         if bound is not None:
             terms.append(f"r.time_ns {sign} ?")
@@ -108,6 +166,9 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if wanted.after is not None:
         terms.append("r.seq > ?")
         values.append(wanted.after)
+    if wanted.before is not None:
+        terms.append("r.seq < ?")
+        values.append(wanted.before)
     if wanted.path:
         term, more = _path_term(db, wanted.path)
         terms.append(term)
@@ -144,7 +205,7 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
 
     Refused by a rule, denied by a person, or expired while it was held.
     """
-    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {_FINAL} IN {_REFUSED})"
+    where = f"r.verdict IN ('ask','deny') AND r.actor = 'agent' AND (r.verdict = 'deny' OR {FINAL} IN {_REFUSED})"
     values: list[Any] = []
     if session:
         where += " AND r.session = ?"
@@ -156,8 +217,75 @@ def denials(db: sqlite3.Connection, session: str, limit: int) -> list[dict[str, 
     return sorted((to_entry(Row(*row)) for row in found.fetchall()[::-1]), key=lambda entry: entry["time"])
 
 
-def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
-    """Return who last gave ``path`` its content or its name, as the ledger knows it.
+def uses_of(db: sqlite3.Connection, rule: str, since: float) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the resources, each once and with the arguments of a program, that agents used by ``rule`` after ``since``.
+
+    Both paths of an act count. Of more than MAX_USES the rest is left out, which leaves too few to say what would
+    suffice: then nothing is returned.
+    """
+    found = db.execute(
+        "SELECT DISTINCT path, path2, CASE WHEN op = 'exec' THEN argv ELSE '[]' END FROM rows"
+        " WHERE rule = ? AND substr(rule, 1, 6) = 'grant:' AND actor = 'agent' AND time_ns >= ? LIMIT ?",
+        (store_text(rule), round(since * 1e9), MAX_USES + 1),
+    ).fetchall()
+    if len(found) > MAX_USES:
+        return []
+    out: dict[tuple[str, tuple[str, ...]], None] = {}
+    for path, path2, argv in found:
+        words = tuple(load_text(word) for word in json.loads(argv))
+        out |= dict.fromkeys((load_text(p), words) for p in (path, path2) if p)
+    return list(out)
+
+
+def hits(db: sqlite3.Connection, agent: str, since: float) -> dict[str, tuple[int, float]]:
+    """Return for each rule how many acts of ``agent`` it decided after ``since``, and when the last of them was."""
+    found = db.execute(
+        "SELECT rule, count(*), max(time_ns) FROM rows WHERE time_ns >= ? AND agent = ? AND actor = 'agent'"
+        " AND op NOT IN ('done', 'count') GROUP BY rule",
+        (round(since * 1e9), store_text(agent)),
+    )
+    return {load_text(rule): (n, at / 1e9) for rule, n, at in found}
+
+
+def learnt(db: sqlite3.Connection, session: str) -> list[tuple[str, str, int]]:
+    """Return (operation, resource, how often) of what ``session`` was let through with because it learnt."""
+    found = db.execute(
+        "SELECT note, path, count(*) FROM rows WHERE session = ? AND op = 'learn' AND actor = 'remit'"
+        " AND verdict = 'allow' GROUP BY note, path",
+        (store_text(session),),
+    )
+    return [(op, load_text(path), n) for note, path, n in found for op in load_text(note).split()]
+
+
+def recent_acts(
+    db: sqlite3.Connection, agent: str, ops: Sequence[str], since: float, below: str
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield (operation, resource, arguments) of what ``agent`` did, or tried, after ``since``.
+
+    ``below`` is a directory that the resources lie in; without one ("") the newest come first. Acts that are no operation of a policy (a rename)
+    are none of ``ops``.
+    """
+    where = ["actor = 'agent'", "agent = ?", f"op IN ({', '.join('?' * len(ops))})"]
+    values: list[Any] = [store_text(agent), *ops]
+    if below:
+        base = store_text(below).rstrip("/")
+        where += [
+            "path >= ?",
+            "path < ?",
+            "+time_ns >= ?",
+        ]  # by path: few lie there, many are of the last month
+        values += [base + "/", base + "0"]
+    else:
+        where.append("time_ns >= ?")
+    values.append(round(since * 1e9))
+    order = "" if below else " ORDER BY time_ns DESC"
+    sql = f"SELECT op, path, argv FROM rows WHERE {' AND '.join(where)}{order}"  # noqa: S608 - constants
+    for op, path, argv in db.execute(sql, values):
+        yield load_text(op), load_text(path), tuple(load_text(word) for word in json.loads(argv))
+
+
+def who(db: sqlite3.Connection, path: str, before: int | None = None) -> dict[str, Any]:
+    """Return who last gave ``path`` its content or its name, as the ledger knows it (as of row ``before``, itself not counted).
 
     ``{actor, agent, session, entries, text}``: ``entries`` begins with the latest act and goes back along renames
     (of the path or a directory above it) and hard links to the act that wrote what got the new name. Without a record
@@ -165,7 +293,7 @@ def who(db: sqlite3.Connection, path: str) -> dict[str, Any]:
     """
     at = store_text(path)
     at = at.rstrip("/") or at
-    before = 1 << 62
+    before = 1 << 62 if before is None else before
     entries: list[dict[str, Any]] = []
     for _ in range(_MAX_HOPS):
         row, rest = _latest(db, at, before)

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from remit_daemon.wire.escape import unescape
 
 ACTORS = ("human", "agent", "remit")
-# Rows that complete or sum up other rows; asked for by name, otherwise not listed.
-BOOKKEEPING = ("done", "count")
+# Rows that complete, sum up or follow from other rows; asked for by name, otherwise not listed.
+BOOKKEEPING = ("done", "count", "left")
 # An act's outcome that a later ``done`` row replaces.
 UNSETTLED = ("pending", "held")
 

@@ -2,7 +2,8 @@
 
 ``rows`` is the ledger. The rest serves it: ``tree`` and ``nodes`` are hashes of rows (``verify`` computes them
 again), ``checkpoints`` the signed notes, ``journals`` and ``open_acts`` where reading of each
-journal (by its file's name; a session has one of its supervisor and one of each gateway) stands.
+journal (by its file's name; a session has one of its supervisor and one of each gateway) stands. ``unsettled`` are the files that
+sessions have written and whose content was not looked at yet (``files``): work to do, not history, so no row of the tree.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sqlite3
 
 from remit_daemon.ledger.rows import COLUMNS
 
-VERSION = 1
+VERSION = 2
 TILE_LEVEL = 8  # every 256 rows leave one node, so that a proof hashes at most 256 rows and these
 _BUSY_MS = 5000  # only a reader's checkpoint ever holds the lock, and briefly
 _CACHE_KIB = 16 << 10  # the path index is written all over; the daemon as a whole has 80 MB
@@ -35,6 +36,7 @@ CREATE INDEX rows_time ON rows (time_ns);
 CREATE INDEX rows_act ON rows (act) WHERE act IS NOT NULL;
 CREATE INDEX rows_actor ON rows (actor) WHERE actor <> 'agent';
 CREATE INDEX rows_denial ON rows (session) WHERE verdict IN ('ask','deny');
+CREATE INDEX rows_grant ON rows (rule) WHERE substr(rule, 1, 6) = 'grant:';
 CREATE INDEX rows_change ON rows (path) WHERE {CHANGES} AND {TOOK_EFFECT};
 CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, edge BLOB NOT NULL) STRICT;
 INSERT INTO tree VALUES (1, 0, x'');
@@ -50,6 +52,15 @@ CREATE TABLE open_acts (
 CREATE TABLE counts (
   session TEXT NOT NULL, op TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, op)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX rows_left ON rows (note) WHERE op = 'left';
+CREATE INDEX rows_commit ON rows (note) WHERE op = 'commit';
+CREATE INDEX rows_content ON rows (sha256) WHERE op = 'left' AND sha256 <> '';
+CREATE TABLE unsettled (
+  object TEXT PRIMARY KEY, session TEXT NOT NULL, agent TEXT NOT NULL, path TEXT NOT NULL, seq INTEGER NOT NULL,
+  time_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unsettled_path ON unsettled (path);
+CREATE INDEX unsettled_time ON unsettled (time_ns);
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 - constants
 
@@ -80,7 +91,9 @@ def open_writer(path: str) -> sqlite3.Connection:
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
         elif version != VERSION:
-            raise LedgerError(f"{path} is a ledger of version {version}, this remit knows {VERSION}")
+            raise LedgerError(
+                f"{path} is a ledger of version {version}, this remit knows {VERSION}; moved away, a new one is begun"
+            )
         db.execute("COMMIT")
     except sqlite3.Error as e:
         raise LedgerError(f"cannot open the ledger {path}: {e}") from None

@@ -23,10 +23,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from remit_daemon.ledger import merkle, notes, queries
+from remit_daemon.ledger import files, merkle, notes, queries
 from remit_daemon.ledger.export import lines
 from remit_daemon.ledger.intake import SessionInfo, read_batch
-from remit_daemon.ledger.rows import Row, from_mapping, leaf_bytes, load_text, store_text
+from remit_daemon.ledger.rows import Row, from_mapping, leaf_bytes, load_text, store_text, to_entry
 from remit_daemon.ledger.schema import INSERT_ROW, SELECT_ROWS, TILE_LEVEL, LedgerError, open_writer
 from remit_daemon.ledger.verify import Report, verify_file
 from remit_daemon.wire.journal import MAX_RECORD
@@ -143,6 +143,7 @@ class Ledger:
                 return 0, len(raw) == size and size < CHUNK
             self._add(batch.rows)
             db = self._db
+            files.follow(db, session, batch)
             db.executemany(
                 "DELETE FROM open_acts WHERE name = ? AND number = ?", [(name, n) for n in batch.closed]
             )
@@ -239,9 +240,69 @@ class Ledger:
         """Return the Entries that ``wanted`` selects, oldest first; see ``queries.query``."""
         return queries.query(self._db, wanted)
 
-    def who(self, path: str) -> dict[str, Any]:
+    def page(self, wanted: queries.Filter) -> dict[str, Any]:
+        """Return one page of what ``wanted`` selects, and where the next begins; see ``queries.page``."""
+        return queries.page(self._db, wanted, self.size())
+
+    def find(self, time: float) -> int | None:
+        """Return the seq of the first row of ``time`` (seconds) or later, None when there is none."""
+        return queries.find(self._db, time)
+
+    def who(self, path: str, before: int | None = None) -> dict[str, Any]:
         """Return who last wrote, created, renamed or deleted ``path``; see ``queries.who``."""
-        return queries.who(self._db, path)
+        return queries.who(self._db, path, before)
+
+    def waiting(self, limit: int) -> list[files.Unsettled]:
+        """Return up to ``limit`` files that sessions wrote and that were not looked at since, the oldest first."""
+        return files.waiting(self._db, limit)
+
+    def settle(
+        self,
+        found: Iterable[files.Left | files.Commit],
+        done: Iterable[files.Unsettled],
+        later: Iterable[files.Unsettled] = (),
+    ) -> None:
+        """Write a row for each of ``found``, take ``done`` off the list, and have ``later`` wait again. Raises LedgerError."""
+        with self._transaction(sync=False):
+            now, first = self._clock(), self._tree.size + 1
+            self._add([from_mapping(files.entry_of(f), first + i, now) for i, f in enumerate(found)])
+            for of in done:
+                files.settled(self._db, of)
+            for of in later:
+                files.put_off(self._db, of, now)
+        self._tick_after_write()
+
+    def last_ns(self, session: str) -> int:
+        """Return the time of ``session``'s last act, in nanoseconds since the epoch; 0 when it has none."""
+        found = self._db.execute(
+            "SELECT time_ns FROM rows WHERE session = ? AND actor = 'agent' AND op NOT IN ('left','commit') ORDER BY seq DESC LIMIT 1",
+            (store_text(session),),
+        ).fetchone()
+        return found[0] if found else 0
+
+    def being_written(self, object: str) -> files.Unsettled | None:
+        """Return the file named ``object`` where it waits to be looked at."""
+        return files.being_written(self._db, object)
+
+    def left_in(self, object: str) -> files.Trace | None:
+        """Return what was last left in the file named ``object``."""
+        return files.left_in(self._db, object)
+
+    def left_with(self, sha256: str, path: str) -> files.Trace | None:
+        """Return where this content was left: at ``path`` if there, else where it was first."""
+        return files.left_with(self._db, sha256, path)
+
+    def known_at(self, path: str, since: int) -> bool:
+        """Say whether the file that had the name ``path`` is known by its object, from row ``since`` on."""
+        return files.known_at(self._db, path, since)
+
+    def program_of(self, seq: int) -> list[str]:
+        """Return the arguments with which the process of row ``seq`` was started; empty when not found."""
+        return files.program_of(self._db, seq)
+
+    def commits(self, id: str) -> list[dict[str, Any]]:
+        """Return the Entries of the commits that sessions wrote and whose id begins with ``id``, oldest first."""
+        return [to_entry(row) for row in files.commits(self._db, id, queries.DEFAULT_LIMIT)]
 
     def denials(self, session: str = "", limit: int = 100) -> list[dict[str, Any]]:
         """Return the last ``limit`` refused acts, of one session or all, oldest first."""

@@ -5,12 +5,12 @@ to another process is never mistaken for it. What counts as *inside a session*, 
 neither the approver nor the control socket: a process that carries a session mark, or that has
 a marked ancestor, or that descends from a running supervisor. The supervisor itself is outside.
 
-The check is per connection and repeated for liveness at each message. A descriptor that is handed on after
-``connect`` speaks with its connector's identity; SCM_PIDFD on each message would close that and is not used yet.
+Who connected is not who writes: ``peers.senders`` tells the writer of each message.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import socket
@@ -29,7 +29,11 @@ class PeerError(Exception):
 
 
 class Peer:
-    """A process that connected to us. Owns its pidfd until ``close``."""
+    """A process that connected to us or wrote us a message. Owns its pidfd until ``close``.
+
+    ``proc`` is the pidfd's inode, ``identity`` what no other process of any boot shares. An exec changes neither: what
+    the process runs is to be asked anew each time that it matters.
+    """
 
     __slots__ = ("identity", "pid", "pidfd", "proc", "uid")
 
@@ -43,6 +47,14 @@ class Peer:
     def alive(self) -> bool:
         """Tell whether the process still runs; its pidfd becomes readable when it ends."""
         return self.pidfd >= 0 and alive(self.pidfd)
+
+    def is_at(self, pid: int, pidfd: int) -> bool:
+        """Tell whether ``pid``, held by ``pidfd``, is this process; it may have ended where the kernel's pidfds have inodes of their own."""
+        if self.pidfd < 0 or pid != self.pid:
+            return False
+        if pidfs():
+            return os.fstat(pidfd).st_ino == self.proc
+        return self.alive() and alive(pidfd)  # a number is held by one living process at a time
 
     def close(self) -> None:
         """Let go of the pidfd."""
@@ -58,6 +70,18 @@ def alive(pidfd: int) -> bool:
     return not poll.poll(0)
 
 
+@functools.cache
+def pidfs() -> bool:
+    """Tell whether a pidfd's inode names its process (pidfs, Linux 6.9); before, it is the one inode of all anonymous files."""
+    pidfd, other = os.pidfd_open(os.getpid()), os.eventfd(0)
+    try:
+        return os.fstat(pidfd).st_ino != os.fstat(other).st_ino
+    finally:
+        os.close(pidfd)
+        os.close(other)
+
+
+@functools.cache
 def boot_id() -> str:
     """Return the kernel's id of this boot (proc(5), random/boot_id)."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
@@ -142,6 +166,29 @@ def ancestors(pid: int) -> list[int]:
         except OSError:
             break
     return chain
+
+
+def parents(pid: int, top: int) -> list[tuple[int, str, str]]:
+    """Return (pid, comm, executable) of the processes above ``pid``, nearest first, below ``top``; for showing only.
+
+    Nothing when ``top`` is not among its ancestors; what cannot be read is "".
+    """
+    above = ancestors(pid)[1:]
+    if top not in above:
+        return []
+    found = []
+    for one in above[: above.index(top)]:
+        try:
+            with open(f"/proc/{one}/comm", encoding="utf-8", errors="surrogateescape") as f:
+                comm = f.read().rstrip("\n")
+        except OSError:
+            comm = ""
+        try:
+            exe = os.readlink(f"/proc/{one}/exe")
+        except OSError:
+            exe = ""
+        found.append((one, comm, exe))
+    return found
 
 
 def supervisor_above(pid: int, supervisors: Container[int]) -> int:

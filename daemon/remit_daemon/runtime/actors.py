@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from remit_daemon.peers.process import ancestors, session_tag
+from remit_daemon.wire.words import UNCONFINED
 
 if TYPE_CHECKING:
     from remit_daemon.broker.records import Session
@@ -22,3 +24,23 @@ def session_of(daemon: Daemon, pid: int) -> Session | None:
         chain = ancestors(pid)
         session = next((s for s in daemon.live() if s.pid in chain), None)
     return session
+
+
+async def describe(daemon: Daemon, pid: int) -> dict[str, str]:
+    """Return who acts in process ``pid``: actor, agent, session, assurance and note, texts. Raises ProcessLookupError when it is gone.
+
+    An adopted process, and what it started, counts as its agent; the note says that nothing holds it to that.
+    """
+    if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
+        raise ProcessLookupError(f"no process {pid}")
+    found = {"actor": "human", "agent": "", "session": "", "assurance": "", "note": ""}
+    session = session_of(daemon, pid)
+    if session is not None:
+        return found | {
+            "actor": "agent", "agent": session.agent, "session": session.id, "assurance": session.assurance,
+        }  # fmt: skip
+    one = daemon.registry.adopted_above(pid)
+    if one is None:
+        return found
+    level = await daemon.registry.level(one)
+    return found | {"actor": "agent", "agent": one.agent, "assurance": level, "note": UNCONFINED}

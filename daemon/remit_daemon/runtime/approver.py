@@ -16,26 +16,30 @@ from typing import Any
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import Prompt
 from remit_daemon.broker.states import PromptState
+from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
-from remit_daemon.peers.process import Peer
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.peers.process import Peer, PeerError
+from remit_daemon.runtime import overview, review, whose
+from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
+from remit_daemon.runtime.who import of_peer
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
 
 VERSION = "0.1.0"
+SURFACES = ("", "cli", "tui", "notification")
 _ids = itertools.count(1)
 
 
 class Approver:
     """One accepted connection on approver.sock."""
 
-    def __init__(
-        self, daemon: Daemon, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, daemon: Daemon, peer: Peer, channel: Channel) -> None:
         self._daemon = daemon
+        self._peer = peer
         self._ident = next(_ids)
         self._filter: Filter | None = None
         d = daemon.broker
@@ -45,24 +49,27 @@ class Approver:
             "stop": lambda p: self._steer(p, "stop"),
             "pause": lambda p: self._steer(p, "pause"),
             "resume": lambda p: self._steer(p, "resume"),
-            "prompts": lambda p: d.prompts(want(p, all=(bool, False))["all"]),
+            "prompts": self._prompts,
             "prompt": lambda p: d.prompt(want(p, id=str)["id"]),
             "look": self._look,
             "preview": lambda p: d.preview(self._parse_answer(p)),
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
-            "grants": lambda p: (want(p) and None) or d.grants(daemon.clock()),
             "revoke": self._revoke,
             "limits": lambda p: d.limits(want(p, agent=(str, ""))["agent"], daemon.clock()),
             "log": self._log,
+            "log.page": self._page,
+            "log.find": self._find,
             "log.verify": self._verify,
             "who": self._who,
             "denials": self._denials,
             "trust": self._trust,
             "reload": self._reload,
             "watch": self._watch,
-            **daemon.tokens.of_person(),
+            **daemon.tokens.of_person(of_peer(peer)),
+            **daemon.registry.methods(),
+            **overview.methods(daemon),
         }
-        self._lines = Lines(reader, writer, methods, peer.alive, daemon.lanes.person)
+        self._lines = Lines(channel, methods, self._admit)
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
@@ -72,6 +79,13 @@ class Approver:
             self._daemon.watchers.discard(self._notify)
             if any(self._ident in who for who in self._daemon.broker.state.looks.values()):
                 self._daemon.attempt(ev.LookerGone(self._ident))
+
+    def _admit(self, writer: Peer) -> None:
+        if writer is not self._peer:
+            raise PeerError(f"process {writer.pid} writes on the connection of process {self._peer.pid}")
+        if not writer.alive():
+            raise PeerError(f"process {writer.pid} has ended")
+        self._daemon.lanes.person()
 
     def _status(self, params: Params) -> Params:
         want(params)
@@ -84,7 +98,16 @@ class Approver:
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
             "limits": [x["text"] for x in d.broker.limits("", d.clock()) if x["spent"]],
+            "senders": d.senders,
+            "review": review.standing(d),
+            "quiet": quiet_view(d.broker.state.standing, d.clock()),
+            "agents": d.registry.summary(),
         }
+
+    def _prompts(self, params: Params) -> list[Params]:
+        p = want(params, all=(bool, False), missed=(bool, False))
+        found = self._daemon.broker.prompts(p["all"] or p["missed"])
+        return [v for v in found if v["state"] == "missed"] if p["missed"] else found
 
     def _steer(self, params: Params, action: str) -> Params:
         return self._daemon.apply(ev.Steer(want(params, session=str)["session"], action))
@@ -96,10 +119,12 @@ class Approver:
     def _parse_answer(self, params: Params) -> ev.Answer:
         params = dict(params)
         duration = params.pop("for", "once")
-        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""))
+        p = want(params, id=str, verdict=str, scope=(str, ""), message=(str, ""), via=(str, ""))
+        if p["via"] not in SURFACES:
+            raise Problem(INVALID_PARAMS, f"via is one of {', '.join(SURFACES[1:])}")
         if type(duration) not in (str, int):
             raise Problem(INVALID_PARAMS, "for is once, session, always or a number of seconds")
-        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"])
+        return ev.Answer(p["id"], p["verdict"], duration, p["scope"], p["message"], via=p["via"])
 
     def _revoke(self, params: Params) -> Params:
         p = want(params, id=(str, ""), agent=(str, ""), all=(bool, False))
@@ -118,34 +143,49 @@ class Approver:
         self._daemon.catch_up()
         return self._daemon.ledger.query(wanted)
 
+    def _page(self, params: Params) -> Params:
+        wanted = self._parse_filter(params)
+        self._daemon.catch_up()
+        return self._daemon.ledger.page(wanted)
+
+    def _find(self, params: Params) -> Params:
+        p = want(params, time=float)
+        if not abs(p["time"]) < 1 << 33:
+            raise Problem(INVALID_PARAMS, "time is seconds since the epoch")
+        return {"seq": self._daemon.ledger.find(p["time"])}
+
     async def _verify(self, params: Params) -> Params:
         want(params)
         self._daemon.catch_up()
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
     async def _who(self, params: Params) -> Params:
-        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""))
+        p = want(params, path=(str, ""), pid=(int, 0), name=(str, ""), commit=(str, ""))
         if sum(map(bool, p.values())) != 1:
-            raise Problem(INVALID_PARAMS, "who takes a path, a pid or a bus name")
+            raise Problem(INVALID_PARAMS, "who takes a path, a pid, a bus name or a commit")
         d = self._daemon
-        d.catch_up()
+        if p["commit"]:
+            try:
+                return whose.commit(d, p["commit"])
+            except ValueError as e:
+                raise Problem(INVALID_PARAMS, str(e)) from None
         if p["path"]:
-            return d.ledger.who(p["path"])
+            found = await whose.file(d, p["path"])
+            return found | {"assurance": "L3" if found["session"] else "", "note": ""}
         if p["name"]:
             try:
                 return await d.bus.who(p["name"])
             except Failed as e:
                 raise Problem(NOT_FOUND, str(e)) from None
         try:
-            os.stat(f"/proc/{p['pid']}")
-        except OSError:
-            raise Problem(NOT_FOUND, f"no process {p['pid']}") from None
-        session = session_of(d, p["pid"])
-        if session is None:
-            return {"actor": "human", "agent": "", "session": "", "entries": []}
-        entries = d.ledger.query(Filter(session=session.id, limit=1000))
-        entries = [e for e in entries if e["pid"] == p["pid"]][-20:]
-        return {"actor": "agent", "agent": session.agent, "session": session.id, "entries": entries}
+            found = await describe(d, p["pid"])
+        except ProcessLookupError as e:
+            raise Problem(NOT_FOUND, str(e)) from None
+        if not found["session"]:
+            return found | {"entries": []}
+        d.catch_up(found["session"])
+        entries = d.ledger.query(Filter(session=found["session"], limit=1000))
+        return found | {"entries": [e for e in entries if e["pid"] == p["pid"]][-20:]}
 
     def _denials(self, params: Params) -> list[Params]:
         p = want(params, session=(str, ""), limit=(int, 100))
@@ -201,10 +241,14 @@ def _nothing(params: Params, then: Callable[[], list[Params]]) -> list[Params]:
 
 def _fits(entry: Params, wanted: Filter) -> bool:
     """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
-    for name in ("actor", "agent", "session", "op", "outcome"):
+    for name in ("actor", "agent", "session", "op", "outcome", "rule"):
         value = getattr(wanted, name)
         if value and entry[name] != value:
             return False
+    if wanted.denied and entry["verdict"] != "deny":
+        return False  # what is held has no outcome yet
+    if wanted.host and wanted.host not in hosts_of(entry):
+        return False
     if wanted.path:
         top = wanted.path.rstrip("/")
         if not any(p == top or p.startswith(top + "/") for p in (entry["path"], entry["path2"])):
@@ -212,6 +256,16 @@ def _fits(entry: Params, wanted: Filter) -> bool:
     if wanted.since is not None and entry["time"] < wanted.since:
         return False
     return wanted.until is None or entry["time"] < wanted.until
+
+
+def hosts_of(entry: Params) -> list[str]:
+    """Return how the host that an ``entry`` is about may be named in a filter: with its port and without."""
+    resource = entry["path"]
+    if entry["op"] == "request":
+        resource = resource.partition("://")[2].partition("/")[0]
+    elif entry["op"] not in ("connect", "resolve", "listen"):
+        return []
+    return [resource, resource.rpartition(":")[0]]
 
 
 def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Params]:

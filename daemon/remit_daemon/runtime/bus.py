@@ -4,7 +4,9 @@
         Describe(s subject) -> a{sv}          a bus name (:1.42 or well-known), or an absolute path: who wrote it last
         DescribeProcess(u pid) -> a{sv}
 
-    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; time d: of the act (paths)
+    actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; assurance s: L3 (started by
+    remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; for a path also time d: of the act,
+    basis s: object, content or path, and text s: the same as a sentence (``runtime.whose``)
 
 The one module that imports dbus-next. It takes no descriptors (none are negotiated, so the bus keeps them off), answers its own interface
 and nothing else, and holds no state: a bus that goes away is looked for again.
@@ -22,7 +24,9 @@ from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from remit_daemon.runtime.actors import session_of
+from remit_daemon.runtime import whose
+from remit_daemon.runtime.actors import describe
+from remit_daemon.wire.escape import escape
 
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
@@ -35,6 +39,7 @@ CONNECT_WITHIN = 10.0  # seconds for the bus to let us in
 MAX_ASKED = 64  # questions answered at once; more are told to come again
 _E = "org.freedesktop.DBus.Error."
 _DRIVER = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+_SHOWS, _SHOWS_AT = "org.freedesktop.Notifications", "/org/freedesktop/Notifications"
 _XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
 <node>
@@ -71,6 +76,7 @@ class BusService:
         self._daemon = daemon
         self._bus: MessageBus | None = None
         self._asked: set[asyncio.Task[None]] = set()
+        self._shower = ""  # the connection that shows notifications
 
     async def run(self) -> None:
         """Keep the name for ever, whenever there is a bus."""
@@ -94,12 +100,20 @@ class BusService:
             bus.add_message_handler(self._message)
             if await bus.request_name(NAME, NameFlag.DO_NOT_QUEUE) is not RequestNameReply.PRIMARY_OWNER:
                 raise ConnectionError(f"another program is {NAME}")
+            await self._call(
+                bus, *_DRIVER, "AddMatch", "s", [f"type='signal',interface='{_SHOWS}',path='{_SHOWS_AT}'"]
+            )
+            self._daemon.desktop.again()
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         finally:
             self._bus = None
+            self._shower = ""
             bus.disconnect()  # type: ignore[no-untyped-call]
 
     def _message(self, message: Message) -> Message | bool | None:
+        if message.message_type is MessageType.SIGNAL:
+            self._signal(message)
+            return None
         if message.message_type is not MessageType.METHOD_CALL:
             return None
         if (
@@ -118,6 +132,52 @@ class BusService:
         if message.interface == "org.freedesktop.DBus.Peer":
             return None
         return Message.new_error(message, _E + "UnknownMethod", f"{PATH} has {ACTORS} alone")
+
+    def _signal(self, message: Message) -> None:
+        if not self._shower or message.sender != self._shower or message.interface != _SHOWS:
+            return  # anybody may send a signal; what was clicked is the server's to say
+        if message.member == "ActionInvoked" and message.signature == "us":
+            self._daemon.desktop.acted(*message.body)
+        elif message.member == "NotificationClosed" and message.signature == "uu":
+            self._daemon.desktop.closed(message.body[0])
+
+    async def show(self, replaces: int, summary: str, body: str, actions: tuple[str, ...]) -> int:
+        """Show a notification in the place of ``replaces`` (0: a new one) and return its number.
+
+        ``actions`` are keys and labels in turn. Raises OSError or TimeoutError when nothing shows it. Desktop Notifications
+        Specification 1.2, "org.freedesktop.Notifications.Notify".
+        """
+        arguments = ["remit", replaces, "", summary, body, list(actions), {"urgency": Variant("y", 1)}, -1]
+        reply = await self._call(self._bus, _SHOWS, _SHOWS_AT, _SHOWS, "Notify", "susssasa{sv}i", arguments)
+        if reply.signature != "u":
+            raise OSError("what shows notifications gives them no number")
+        self._shower = reply.sender or ""
+        return int(reply.body[0])
+
+    async def close_notification(self, ident: int) -> None:
+        """Close a notification. Raises OSError or TimeoutError."""
+        await self._call(self._bus, _SHOWS, _SHOWS_AT, _SHOWS, "CloseNotification", "u", [ident])
+
+    async def _call(
+        self,
+        bus: MessageBus | None,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        body: list[Any],
+    ) -> Message:
+        """Return the reply to a call. Raises OSError for an error in its place, TimeoutError when none comes."""
+        if bus is None or not bus.connected:
+            raise OSError("there is no session bus")
+        message = Message(
+            destination=destination, path=path, interface=interface, member=member, signature=signature, body=body
+        )  # fmt: skip
+        reply = await asyncio.wait_for(bus.call(message), CONNECT_WITHIN)
+        if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
+            raise OSError(str(reply.error_name) if reply is not None else "no reply")
+        return reply
 
     async def _answer(self, message: Message) -> None:
         bus = self._bus
@@ -143,20 +203,18 @@ class BusService:
             )
         subject = message.body[0]
         if wanted == "u":
-            return self.of_process(subject)
+            return await self.of_process(subject)
         if subject.startswith("/"):
-            self._daemon.catch_up()
-            return _packed(self._daemon.ledger.who(os.path.normpath(subject)))
+            found = await whose.file(self._daemon, os.path.normpath(subject))
+            return _packed(found | {"assurance": "L3" if found["session"] else ""})
         return await self.of_name(subject)
 
-    def of_process(self, pid: int) -> dict[str, Variant]:
+    async def of_process(self, pid: int) -> dict[str, Variant]:
         """Return who acts in process ``pid``. Raises Failed."""
-        if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
-            raise Failed(_E + "UnixProcessIdUnknown", f"no process {pid}")
-        session = session_of(self._daemon, pid)
-        if session is None:
-            return _packed({"actor": "human"})
-        return _packed({"actor": "agent", "agent": session.agent, "session": session.id})
+        try:
+            return _packed(await describe(self._daemon, pid))
+        except ProcessLookupError as e:
+            raise Failed(_E + "UnixProcessIdUnknown", str(e)) from None
 
     async def of_name(self, name: str) -> dict[str, Variant]:
         """Return who owns the bus name ``name``. Raises Failed.
@@ -170,7 +228,7 @@ class BusService:
         except (OSError, OverflowError):
             raise Failed(_E + "UnixProcessIdUnknown", f"{name} is gone") from None
         try:
-            found = self.of_process(pid)
+            found = await self.of_process(pid)
             if await self._pid(name) != pid:
                 raise Failed(_E + "NameHasNoOwner", f"{name} changed hands")
             return found
@@ -200,8 +258,11 @@ class BusService:
 
 
 def _packed(found: dict[str, Any]) -> dict[str, Variant]:
-    out = {k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session")}
+    out = {
+        k: Variant("s", str(found.get(k) or "")) for k in ("actor", "agent", "session", "assurance", "note")
+    }
     entries = found.get("entries") or []
     if entries:
         out["time"] = Variant("d", float(entries[0]["time"]))
+    out |= {k: Variant("s", escape(found[k])) for k in ("basis", "text") if found.get(k)}
     return out

@@ -6,21 +6,20 @@ connection, with the reason in the log and, before the welcome, in a ``refused``
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shlex
-import socket
 from typing import Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import Parent, Session
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.peers import mark
-from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, supervisor_above
+from remit_daemon.peers.process import Peer, PeerError, inside_session, parents, supervisor_above
+from remit_daemon.runtime import review
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
-from remit_daemon.runtime.lines import linger
 from remit_daemon.runtime.policies import SnapshotRefused, subject
 from remit_daemon.runtime.store import StoreError
 from remit_daemon.wire.control import (
@@ -35,7 +34,6 @@ from remit_daemon.wire.frames import FrameError, Reader, encode
 
 log = logging.getLogger("remitd.control")
 
-READ = 1 << 16
 MAX_UNSENT = (
     64 << 20
 )  # bytes: a few snapshots of the largest kind; a supervisor that takes no more is dropped
@@ -85,18 +83,16 @@ def check(frame: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
 class Control:
     """One accepted connection on control.sock."""
 
-    def __init__(self, daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, daemon: Daemon, peer: Peer, channel: Channel) -> None:
         self._daemon = daemon
-        self._reader = reader
-        self._writer = writer
+        self._channel = channel
         self._session = ""
-        self._peer: Peer | None = None
+        self._peer = peer
         self._above = 0  # the pid of the supervisor whose gateway the peer is
 
     async def serve(self) -> None:
         """Serve the connection until it ends."""
         try:
-            self._peer = peer_of(_socket(self._writer))
             supervisors = self._daemon.supervisors()
             self._above = supervisor_above(self._peer.pid, supervisors)
             if not self._above and inside_session(self._peer.pid, supervisors):
@@ -104,7 +100,8 @@ class Control:
             await self._frames()
         except PeerError as e:
             log.warning("refused: %s", e)
-            self._refuse(str(e), COULD_NOT_START)
+            if not self._session:
+                self._refuse(str(e), COULD_NOT_START)
         except (Malformed, FrameError) as e:
             log.warning("closed: %s", e)
             if not self._session:
@@ -116,25 +113,29 @@ class Control:
         except (LedgerError, StoreError) as e:
             if not self._session:
                 self._refuse(str(e), COULD_NOT_START)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except ConnectionError:
             pass
         finally:
-            if not self._session:
-                await linger(self._reader, self._writer)
             self._close()
+        if not self._session:
+            await self._channel.linger()
 
     def _close(self) -> None:
         senders = self._daemon.gateways if self._above else self._daemon.connections
         if self._session and senders.get(self._session) == self.send:
             del senders[self._session]
             self._daemon.attempt(ev.Lost(self._session, gateway=bool(self._above)))
-        if self._peer is not None:
-            self._peer.close()
-        self._writer.close()
 
     async def _frames(self) -> None:
         frames = Reader()
-        while data := await self._reader.read(READ):
+        while True:
+            data, writer = await self._channel.receive()
+            if not data:
+                return
+            if writer is not self._peer:
+                raise PeerError(
+                    f"process {writer.pid} writes on the connection of process {self._peer.pid}"
+                )
             for frame in frames.feed(data):
                 if self._session:
                     async with self._daemon.lanes.agents():
@@ -142,30 +143,28 @@ class Control:
                 elif self._above:
                     self._gateway(check(frame, GATEWAY_FIRST))
                 else:
-                    self._hello(check(frame, SUPERVISOR_FIRST))
-            await self._writer.drain()
+                    await self._hello(check(frame, SUPERVISOR_FIRST))
+            await self._channel.drain()
 
     def send(self, frame: dict[str, Any]) -> None:
         """Queue ``frame``; a supervisor that does not read is dropped, and will connect again."""
-        if self._writer.is_closing():
-            return
-        self._writer.write(encode(frame))
-        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
+        self._channel.send(encode(frame))
+        if self._channel.unsent > MAX_UNSENT:
             log.warning("session %s does not read; dropped", self._session)
-            self._writer.transport.abort()
+            self._channel.abort()
 
     def _refuse(self, text: str, code: int) -> None:
         self.send({"type": "refused", "error": text, "code": code})
 
-    def _hello(self, hello: dict[str, Any]) -> None:
+    async def _hello(self, hello: dict[str, Any]) -> None:
         daemon, peer = self._daemon, self._peer
-        assert peer is not None
         self._check_version(hello["version"])
         if not mark.is_tag(hello["tag"]):
             raise Malformed("hello: tag is no session mark")
         for name in ("project", "home", "cwd"):
             if not hello[name].startswith("/"):
                 raise Malformed(f"hello: {name} must be absolute")
+        program = None if hello["session"] else await daemon.registry.program_of(hello)
         known = self._resume(hello, peer) if hello["session"] else self._new(hello, peer)
         daemon.look_at_policy()
         whom = subject(known.agent, hello)
@@ -174,6 +173,11 @@ class Control:
             known.id, known.agent, peer.pid, peer.identity, hello["tag"], hello["project"], tuple(hello["argv"]),
             known.started, ask=hello["ask"], net_all=base.net_all, hello=_kept(hello),
         )  # fmt: skip
+        told = (
+            ""
+            if hello["session"]
+            else daemon.registry.started(known.agent, program, daemon.policies.asks_on_change(whom))
+        )
         daemon.connections[known.id] = self.send
         try:
             # Nothing but the welcome may go first, so what the broker sends waits for it.
@@ -187,7 +191,8 @@ class Control:
         daemon.connections[known.id] = self.send
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
-        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld))
+        suspended = review.standing(daemon)["suspended"]
+        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld, told, suspended))
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -251,9 +256,6 @@ class Control:
 
     def _frame(self, frame: dict[str, Any]) -> None:
         daemon, session = self._daemon, self._session
-        assert self._peer is not None
-        if not self._peer.alive():
-            raise PeerError("the peer has ended")
         if "seq" in frame and of_gateway(frame["seq"]) != bool(self._above):
             raise Malformed(f"{frame['type']}: seq {frame['seq']} is not one of this side's")
         match frame["type"]:
@@ -261,8 +263,11 @@ class Control:
                 fields: dict[str, Any] = {
                     n: tuple(v) if isinstance(v := frame[n], list) else v for n in _ASK
                 }
+                chain = tuple(
+                    Parent(*p) for p in parents(frame["pid"], daemon.broker.state.sessions[session].pid)
+                )
                 try:
-                    daemon.apply(ev.Ask(session, **fields))
+                    daemon.apply(ev.Ask(session, chain=chain, **fields))
                 except (Refused, LedgerError, StoreError) as e:
                     # What cannot be asked or recorded is denied.
                     log.warning("session %s: ask %d: %s", session, frame["seq"], e)
@@ -299,26 +304,30 @@ class Control:
             case "end":
                 daemon.connections.pop(session, None)
                 daemon.gateways.pop(session, None)
-                daemon.finish(session, frame["status"])
-
-
-def _socket(writer: asyncio.StreamWriter) -> socket.socket:
-    found: socket.socket = writer.get_extra_info("socket")
-    return found
+                tty = daemon.broker.state.sessions[session].hello["tty"]
+                daemon.finish(session, frame["status"], self.send if tty else None)
 
 
 def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session, withheld: tuple[str, ...]) -> str:
-    lines = []
+def _warnings(session: Session, withheld: tuple[str, ...], told: str, suspended: int) -> str:
+    lines = [told] if told else []
+    if suspended:
+        were = "grants were" if suspended > 1 else "grant was"
+        lines.append(f"{suspended} {were} suspended, not having been used for long: `remit review`")
     if withheld:
         lines.append(
             f"see that {session.agent} gets: {shlex.join(withheld)} (a sandbox of its own cannot work in here)"
         )
     if session.net_all:
         lines.append("WARNING: the network is unmediated for this session")
+    if session.ask == "learn":
+        lines.append(
+            "LEARNING: what no rule is about and is not dangerous is ALLOWED without asking, and recorded;"
+            f" afterwards: `remit learn {session.id}`"
+        )
     if session.ask == "allow-once":
         lines.append(
             "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"

@@ -12,18 +12,24 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.records import PROCESS, Grant, Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
-from remit_daemon.peers import mark
+from remit_daemon.peers import mark, senders
+from remit_daemon.peers.attest import Attestation, Attestor
 from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.runtime import report
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.contents import Contents
+from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.lanes import Lanes
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
+from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
 from remit_daemon.wire.control import of_gateway
@@ -41,7 +47,9 @@ MAX_CATCH_UP_WITHIN = 0.005  # seconds that an agent's question about the ledger
 MAX_CATCH_UP = 0.5  # seconds that a question about the ledger waits for journals to be read; a flood's rest is for the next
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
+HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
 
+T = TypeVar("T")
 Sender = Callable[[dict[str, Any]], None]
 Watcher = Callable[[str, dict[str, Any]], None]
 
@@ -66,13 +74,20 @@ class Daemon:
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
         self.broker.load(*memory.load(), memory.accounts())
         state = self.broker.state
+        state.standing = memory.standing()
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
         self.connections: dict[str, Sender] = {}  # to the supervisors
         self.gateways: dict[str, Sender] = {}
         self.watchers: set[Watcher] = set()
-        self.tokens = Tokens(ledger, clock)
+        self.tokens = Tokens(self)
+        self.attestor = Attestor()
+        self._hashing = ThreadPoolExecutor(HASHERS, "attest")
+        self.senders = senders.rung()  # how well this kernel tells who wrote a message
         self.bus = BusService(self)
+        self.registry = Registry(self)
+        self.contents = Contents(self)
+        self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
         self.lanes = Lanes()
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -115,7 +130,16 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited."""
+        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited.
+
+        Programs outside sessions are not awaited: what binds their tokens to them went with the earlier run.
+        """
+        state = self.broker.state
+        clients = {g.client for g in state.grants.values()}
+        clients |= {p.consent.client for p in state.prompts.values() if p.consent is not None}
+        for client in clients:
+            if client.startswith(PROCESS):
+                self.attempt(ev.ClientGone(client))
         for session in self.live():
             pidfd = hold(session.pid, session.identity)
             if pidfd is None:
@@ -153,12 +177,15 @@ class Daemon:
         pidfd = self._pidfds.get(session)
         return pidfd is not None and alive(pidfd)
 
-    def finish(self, session: str, status: int | None) -> None:
-        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded."""
-        self._unguard(session)
-        self.spawn(self._finish(session, status))
+    def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
+        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded.
 
-    async def _finish(self, ident: str, status: int | None) -> None:
+        ``tell`` is whom to tell, then, what is to be said of it.
+        """
+        self._unguard(session)
+        self.spawn(self._finish(session, status, tell))
+
+    async def _finish(self, ident: str, status: int | None, tell: Sender | None) -> None:
         session = self.broker.state.sessions.get(ident)
         if session is None or not session.live:
             return
@@ -170,12 +197,14 @@ class Daemon:
         if not self.broker.state.sessions[ident].live:
             return
         self.attempt(ev.Ended(ident, status))
-        self.tokens.end_session(ident)
+        self.tokens.end_session(session)
         for path in self.journals(ident):
             try:
                 self.ledger.forget(SessionInfo(ident, session.agent), path)
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal stays: %s", ident, e)
+        if tell is not None:
+            tell({"type": "ended", "message": await report.farewell(self, ident)})
 
     def spawn(self, coroutine: Any) -> None:
         """Run ``coroutine`` beside us; what it raises is logged."""
@@ -188,6 +217,18 @@ class Daemon:
                 log.error("internal error", exc_info=done.exception())
 
         task.add_done_callback(ended)
+
+    async def attest(self, pid: int, pidfd: int, behalf: str) -> Attestation:
+        """Return what ``pid``, held by ``pidfd``, runs now (see ``peers.attest``), hashed beside the loop on behalf of a session or process."""
+        return await self.beside(self.attestor.of_process, pid, pidfd, behalf)
+
+    async def hash_file(self, path: str) -> str:
+        """Return the SHA-256 of a file that the person named. Raises OSError."""
+        return await self.beside(self.attestor.of_file, path, "person")
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """Return ``work(*args)``, done in a thread beside the loop: it reads files that may be large or slow."""
+        return await asyncio.get_running_loop().run_in_executor(self._hashing, work, *args)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -221,6 +262,8 @@ class Daemon:
                     self.spawn(self._end_tree(command.session, command.tag))
                 case ev.Reply():
                     reply = command.result
+                case ev.Drop(kind="grant", id=ident) | ev.Store(record=Grant(id=ident, suspended=True)):
+                    self.tokens.end_grant(ident)
                 case _:
                     pass
         if entries:
@@ -252,13 +295,14 @@ class Daemon:
     def _send(self, session: str, frame: dict[str, Any]) -> None:
         kind = frame["type"]
         asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
-        for senders in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
-            sender = senders.get(session)
+        for table in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
+            sender = table.get(session)
             if sender is not None:
                 sender(frame)
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Tell every watcher."""
+        """Tell every watcher, and the desktop."""
+        self.desktop.heard(method, params)
         for watcher in list(self.watchers):
             watcher(method, params)
 
@@ -303,11 +347,11 @@ class Daemon:
             if not n:
                 return total
 
-    def catch_up(self) -> None:
-        """Have the journals of live sessions read as far as a person's question about them may wait."""
+    def catch_up(self, session: str = "") -> None:
+        """Have the journals of live sessions, or of ``session`` alone, read as far as a person's question about them may wait."""
         end = time.monotonic() + MAX_CATCH_UP
-        for session in self.live():
-            while time.monotonic() < end and self.ingest(session.id, SLICE):
+        for known in self.live():
+            while session in ("", known.id) and time.monotonic() < end and self.ingest(known.id, SLICE):
                 pass
 
     def catch_up_within(self, session: str) -> None:
@@ -331,23 +375,25 @@ class Daemon:
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
+            self.contents.wake()
             self.publish()
         return n
 
     def publish(self) -> None:
         """Tell watchers of new rows, and count the uses of grants."""
-        uses: dict[str, tuple[int, float]] = {}
+        uses: dict[str, tuple[int, int, float]] = {}
         end = self.ledger.size()
         while self._published < end:
             entries = self.ledger.query(Filter(after=self._published, limit=1000))
             for entry in entries:
                 if entry["rule"].startswith("grant:") and entry["actor"] == "agent":
-                    n, at = uses.get(entry["rule"][6:], (0, 0.0))
-                    uses[entry["rule"][6:]] = (n + 1, max(at, entry["time"]))
+                    n, denied, at = uses.get(entry["rule"][6:], (0, 0, 0.0))
+                    denied += entry["verdict"] == "deny"
+                    uses[entry["rule"][6:]] = (n + 1, denied, max(at, entry["time"]))
                 self.notify("entry", entry)
             self._published = entries[-1]["seq"] if len(entries) == 1000 else end
-        for ident, (n, at) in uses.items():
-            self.attempt(ev.Used(ident, n, at))
+        for ident, (n, denied, at) in uses.items():
+            self.attempt(ev.Used(ident, n, at, denied))
 
     # -- the policy --------------------------------------------------------------------------------
 
@@ -436,8 +482,11 @@ class Daemon:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.registry.close()
+        self._hashing.shutdown(wait=False, cancel_futures=True)
         try:
             self.ledger.close()
         except LedgerError as e:
             log.error("%s", e)
         self.memory.close()
+        self.contents.close()

@@ -2,6 +2,12 @@
 
 A line that is no request gets the error that JSON-RPC has for it; one that cannot be told from noise ends the
 connection. Notifications (requests without an id) get no answer, as the specification says.
+
+Who wrote a line is the kernel's word on each of its pieces (``peers.senders``), and each writer is admitted or ends the connection. A
+line that two processes wrote together is nobody's, and ends it too.
+
+A method takes its parameters and returns the result. One that must know who asks is given as ``ByCaller``. One that gives descriptors away
+returns ``WithFds``: they leave with the first byte of the answer's line (SCM_RIGHTS) and are closed here, whatever becomes of the answer.
 """
 
 from __future__ import annotations
@@ -9,12 +15,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from remit_daemon.broker.core import Refused
 from remit_daemon.ledger.store import LedgerError
+from remit_daemon.peers.process import Peer, PeerError
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.store import StoreError
 from remit_daemon.wire.rpc import (
     INTERNAL_ERROR,
@@ -23,16 +32,32 @@ from remit_daemon.wire.rpc import (
     MAX_LINE,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
+    REFUSED,
 )
 
 log = logging.getLogger("remitd.rpc")
 
 MAX_UNSENT = 16 << 20  # bytes: a watcher that does not read so much is dropped
 
-LINGER = 1.0  # seconds that a peer which was refused has to read why
-
 Params = dict[str, Any]
-Method = Callable[[Params], Any | Awaitable[Any]]
+Admit = Callable[[Peer], None]  # raises PeerError, with the words for a writer who may not
+Lane = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class ByCaller(NamedTuple):
+    """A method that is told the process which wrote the request. The peer is lent until the method is done: ``os.dup`` a pidfd to keep."""
+
+    call: Callable[[Params, Peer], Any | Awaitable[Any]]
+
+
+Method = Callable[[Params], Any | Awaitable[Any]] | ByCaller
+
+
+class WithFds(NamedTuple):
+    """A result with descriptors, which are taken over."""
+
+    result: Any
+    fds: list[int]
 
 
 class Problem(Exception):
@@ -44,55 +69,54 @@ class Problem(Exception):
         self.data = data
 
 
-async def linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say no more, and wait a moment for the peer to close: a socket closed with unread data throws away our last words."""
-    try:
-        await writer.drain()
-        writer.write_eof()
-        async with asyncio.timeout(LINGER):
-            while await reader.read(1 << 16):
-                pass
-    except (OSError, RuntimeError, TimeoutError):
-        pass
-
-
 class Lines:
-    """One connection: reads requests, calls ``methods``, writes answers and notifications."""
+    """One connection: reads requests from those whom ``admit`` lets, calls ``methods``, writes answers and notifications."""
 
     def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        methods: Mapping[str, Method],
-        alive: Callable[[], bool],
-        called: Callable[[], None] = lambda: None,
-        lane: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        self, channel: Channel, methods: Mapping[str, Method], admit: Admit, lane: Lane = nullcontext
     ) -> None:
-        """``called`` is told of each request; ``lane`` is what each is served in."""
-        self._reader = reader
-        self._writer = writer
+        """``lane`` is what each request is served in."""
+        self._channel = channel
         self._methods = methods
-        self._alive = alive
-        self._called = called
+        self._admit = admit
         self._lane = lane
 
     async def serve(self) -> None:
-        """Serve requests until the peer closes, ends or talks nonsense."""
+        """Serve requests until the peer closes, ends, talks nonsense or is joined by one who may not."""
+        rest, began = bytearray(), None  # of a line that has no end yet, and who wrote it
         try:
-            while line := await self._reader.readline():
-                if not self._alive():
-                    break  # whoever writes now is not whom we identified
-                self._called()
+            while True:
+                data, caller = await self._channel.receive()
+                if not data:
+                    break
+                if began is not None and caller is not began:
+                    raise PeerError(
+                        f"process {caller.pid} went on with what another process began to write"
+                    )
+                self._admit(caller)
+                *lines, last = data.split(b"\n")
+                for line in lines:
+                    whole = bytes(rest) + line
+                    rest.clear()
+                    async with self._lane():
+                        if not await self._line(whole, caller):
+                            return
+                    await self._channel.drain()
+                rest += last
+                began = caller if rest else None
+                if len(rest) > MAX_LINE:
+                    self._error(None, PARSE_ERROR, f"a line is longer than {MAX_LINE} bytes")
+                    return
+            if began is not None:
                 async with self._lane():
-                    if not await self._line(line):
-                        break
-                await self._writer.drain()
-        except (ValueError, asyncio.LimitOverrunError):
-            self._error(None, PARSE_ERROR, f"a line is longer than {MAX_LINE} bytes")
+                    await self._line(bytes(rest), began)
+        except PeerError as e:
+            log.warning("refused: %s", e)
+            self._error(None, REFUSED, str(e))
         except ConnectionError:
             pass
 
-    async def _line(self, line: bytes) -> bool:
+    async def _line(self, line: bytes, caller: Peer) -> bool:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as e:
@@ -106,21 +130,25 @@ class Lines:
         if not isinstance(params, dict):
             self._error(ident, INVALID_PARAMS, "params must be an object")
             return True
-        result, problem = await self._call(request["method"], params)
+        result, problem = await self._call(request["method"], params, caller)
+        fds: list[int] = []
+        if isinstance(result, WithFds):
+            result, fds = result
         if "id" not in request:
-            return True
-        if problem is not None:
+            for fd in fds:
+                os.close(fd)
+        elif problem is not None:
             self._error(ident, problem.code, str(problem), problem.data)
         else:
-            self.write({"jsonrpc": "2.0", "id": ident, "result": result})
+            self.write({"jsonrpc": "2.0", "id": ident, "result": result}, fds)
         return True
 
-    async def _call(self, name: str, params: Params) -> tuple[Any, Problem | None]:
+    async def _call(self, name: str, params: Params, caller: Peer) -> tuple[Any, Problem | None]:
         method = self._methods.get(name)
         if method is None:
             return None, Problem(METHOD_NOT_FOUND, f"no method {name!r}")
         try:
-            result = method(params)
+            result = method.call(params, caller) if isinstance(method, ByCaller) else method(params)
             if asyncio.iscoroutine(result):
                 result = await result
             return result, None
@@ -144,14 +172,25 @@ class Lines:
         """Send a notification."""
         self.write({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def write(self, message: Params) -> None:
-        """Queue ``message``; a peer that does not read is dropped."""
-        if self._writer.is_closing():
-            return
-        self._writer.write(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
-        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT:
+    def write(self, message: Params, fds: list[int] | None = None) -> None:
+        """Queue ``message`` and ``fds``, which are taken over; a peer that does not read is dropped."""
+        try:
+            data = json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n"
+        except BaseException:
+            for fd in fds or ():
+                os.close(fd)
+            raise
+        self._channel.send(data, fds or ())
+        if self._channel.unsent > MAX_UNSENT:
             log.warning("a watcher does not read; dropped")
-            self._writer.transport.abort()
+            self._channel.abort()
+
+
+def refuse(channel: Channel, text: str) -> None:
+    """Tell the peer why it is not served."""
+    Lines(channel, {}, lambda caller: None).write(
+        {"jsonrpc": "2.0", "id": None, "error": {"code": REFUSED, "message": text}}
+    )
 
 
 _NAMES: dict[type, str] = {

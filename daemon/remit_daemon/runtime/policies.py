@@ -19,10 +19,12 @@ from remit_policy.document import PolicyError
 from remit_policy.layers import PolicyDirs, PolicySet, load
 from remit_policy.match import escape
 from remit_policy.model import DENY, FILE_OPS, GUARD, Rule, Snapshot
-from remit_policy.rules import started_with
+from remit_policy.rules import asks_on_change, started_with
+from remit_policy.scopes import RESOURCE
 
 PROJECT_FILE = ".remit.toml"
 MAX_PROJECT_FILE = 1 << 20  # bytes; a policy of this size is a fault
+MAX_CLIENTS = 64  # programs outside sessions whose policy is remembered
 _WRITING = ("write", "create", "delete", "metadata")
 
 
@@ -140,10 +142,12 @@ class Policies:
         self.guard = guard_rules(paths)
         self.set: PolicySet = load(dirs, None)
         self._seen = self._look(())
+        self._clients: dict[tuple[str, str], Snapshot] = {}
 
     def reload(self) -> None:
         """Read the files again; what is broken leaves the last good policy in force."""
         self.set = load(self.dirs, self.set)
+        self._clients.clear()
 
     def changed(self, extra: tuple[str, ...]) -> bool:
         """Tell whether a policy file, or one of ``extra``, is not as it was at the last call."""
@@ -190,6 +194,11 @@ class Policies:
 
         return () if found(subject.program) else found(subject.agent)
 
+    def asks_on_change(self, subject: Subject) -> bool:
+        """Tell whether what was granted to ``subject``'s agent waits when its program has changed."""
+        s = subject
+        return asks_on_change(self.set.sources, s.agent, s.exe, s.variables)
+
     def snapshot(self, subject: Subject) -> Snapshot:
         """Return the snapshot for ``subject``, without grants. Raises SnapshotRefused."""
         project_file = None
@@ -219,6 +228,26 @@ class Policies:
             raise SnapshotRefused(f"{project_file} changed while it was read", [])
         if subject.hold > 0:
             made.hold = subject.hold / 1000
+        return made
+
+    def of_client(self, agent: str, exe: str) -> Snapshot:
+        """Return what policy says of the tokens of a program outside sessions that calls itself ``agent``.
+
+        Raises SnapshotRefused.
+        """
+        made = self._clients.get((agent, exe))
+        if made is None:
+            hello: dict[str, Any] = {
+                "exe": exe, "sha256": "", "project": "/nonexistent", "home": os.path.expanduser("~"), "cwd": "/", "tmpdir": "",
+                "hold": 0, "argv": [], "policy": [], "launch": [],
+            }  # fmt: skip
+            rules = self.snapshot(subject(agent, hello)).rules
+            made = Snapshot(
+                agent, tuple(r for r in rules if r.op == "use" and r.pattern.startswith(RESOURCE))
+            )
+            while len(self._clients) >= MAX_CLIENTS:
+                del self._clients[next(iter(self._clients))]
+            self._clients[agent, exe] = made
         return made
 
 

@@ -13,29 +13,32 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from remit_daemon.broker.records import Session
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.ledger.store import Ledger, LedgerError
-from remit_daemon.peers.process import PeerError, inside_session, peer_of
+from remit_daemon.peers import senders
+from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, session_tag
 from remit_daemon.runtime.approver import VERSION, Approver, agent_methods
+from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
-from remit_daemon.runtime.lines import Lines, linger
+from remit_daemon.runtime.lines import Lines, refuse
 from remit_daemon.runtime.policies import Policies, policy_dirs
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.wire.paths import Paths, PathsError, find, make_private
-from remit_daemon.wire.rpc import MAX_LINE, REFUSED
 
 log = logging.getLogger("remitd")
 
 LOCK = "remitd.lock"
 BACKLOG = 64
 MAX_PEERS = 64  # connections of one socket at a time
+ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
 USAGE = "usage: remitd\n\nRuns the daemon in the foreground until SIGTERM or SIGINT. It takes no options.\n"
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+Handler = Callable[[Daemon, Peer, Channel], Awaitable[None]]
 
 
 class CannotRun(Exception):
@@ -70,57 +73,47 @@ def _listen(path: str) -> socket.socket:
         raise CannotRun(f"cannot listen on {path}: {e.strerror or e}") from None
     finally:
         os.umask(old)
+    senders.ask(sock)
     sock.listen(BACKLOG)
     return sock
 
 
-async def _serve_control(
-    daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    await Control(daemon, reader, writer).serve()
+async def _serve_control(daemon: Daemon, peer: Peer, channel: Channel) -> None:
+    await Control(daemon, peer, channel).serve()
 
 
-async def _serve_approver(
-    daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    try:
-        peer = peer_of(writer.get_extra_info("socket"))
-    except PeerError as e:
-        log.warning("approver: refused: %s", e)
-        return
-    daemon.lanes.person()
-    try:
-        if inside_session(peer.pid, daemon.supervisors()):
-            log.warning("approver: refused: process %d is inside a session", peer.pid)
-            await _say_refused(reader, writer, "programs inside a session may not use this socket")
-            return
-        await Approver(daemon, peer, reader, writer).serve()
-        await linger(reader, writer)
-    finally:
-        peer.close()
+async def _serve_approver(daemon: Daemon, peer: Peer, channel: Channel) -> None:
+    if inside_session(peer.pid, daemon.supervisors()):
+        log.warning("approver: refused: process %d is inside a session", peer.pid)
+        refuse(channel, "programs inside a session may not use this socket")
+    else:
+        daemon.lanes.person()
+        await Approver(daemon, peer, channel).serve()
+    await channel.linger()
 
 
-async def _serve_agent(daemon: Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        peer = peer_of(writer.get_extra_info("socket"))
-    except PeerError as e:
-        log.warning("agent: refused: %s", e)
-        return
-    try:
-        session = daemon.by_peer(peer.pid)
-        if session is None:
-            await _say_refused(reader, writer, "this socket is for programs inside a session")
-            return
+async def _serve_agent(daemon: Daemon, peer: Peer, channel: Channel) -> None:
+    session = daemon.by_peer(peer.pid)
+    if session is None:
+        refuse(channel, "this socket is for programs inside a session")
+    else:
         methods = agent_methods(daemon, session.id)
-        await Lines(reader, writer, methods, peer.alive, lane=daemon.lanes.agents).serve()
-    finally:
-        peer.close()
+        lane = daemon.lanes.agents
+        await Lines(channel, methods, lambda writer: _inside(writer, session), lane).serve()
+    await channel.linger()
 
 
-async def _say_refused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> None:
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": REFUSED, "message": text}}
-    Lines(reader, writer, {}, lambda: True).write(error)
-    await linger(reader, writer)
+def _inside(writer: Peer, session: Session) -> None:
+    """Raise PeerError unless ``writer`` is a process of ``session``.
+
+    The supervisor, which made the connection, writes on it only where it performs an agent's sendmsg; whose is then not known.
+    """
+    if writer.pid == session.pid:
+        raise PeerError(
+            "write with send or write here: sendmsg is performed by remit, which cannot say for whom"
+        )
+    if session_tag(writer.pid) != session.tag or not writer.alive():
+        raise PeerError(f"process {writer.pid} is not inside session {session.id}")
 
 
 class _Servers:
@@ -128,38 +121,70 @@ class _Servers:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._servers: list[asyncio.Server] = []
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._listeners: list[socket.socket] = []
+        self._channels: set[Channel] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, path: str, serve: Callable[..., Coroutine[Any, Any, None]]) -> None:
-        count = 0
+    def open(self, path: str, serve: Handler) -> None:
+        """Serve the connections to ``path``. Raises CannotRun."""
+        sock = _listen(path)
+        self._listeners.append(sock)
+        self._spawn(self._accept(path, sock, serve))
 
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal count
-            if count >= MAX_PEERS:
-                log.warning("%s: more than %d connections", path, MAX_PEERS)
-                writer.close()
-                return
-            count += 1
-            self._writers.add(writer)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, path: str, listener: socket.socket, serve: Handler) -> None:
+        loop = asyncio.get_running_loop()
+        places = asyncio.BoundedSemaphore(MAX_PEERS)
+        while True:
             try:
-                await serve(self._daemon, reader, writer)
+                sock, _ = await loop.sock_accept(listener)
+            except OSError as e:
+                log.error("%s: cannot accept: %s", path, e.strerror or e)
+                await asyncio.sleep(ACCEPT_AGAIN)
+                continue
+            if places.locked():
+                log.warning("%s: more than %d connections", path, MAX_PEERS)
+                sock.close()
+            else:
+                await places.acquire()
+                self._spawn(self._handle(sock, serve, places))
+            await asyncio.sleep(0)  # who connects all the time leaves the others their turn
+
+    async def _handle(self, sock: socket.socket, serve: Handler, places: asyncio.Semaphore) -> None:
+        try:
+            try:
+                peer = peer_of(sock)
+            except PeerError as e:
+                log.warning("refused: %s", e)
+                return
+            channel = Channel(sock, peer)
+            self._channels.add(channel)
+            try:
+                await serve(self._daemon, peer, channel)
             except ConnectionError:
                 pass
             except Exception:
                 log.exception("internal error")
             finally:
-                count -= 1
-                self._writers.discard(writer)
-                writer.close()
+                self._channels.discard(channel)
+                channel.close()
+                peer.close()
+        finally:
+            sock.close()
+            places.release()
 
-        self._servers.append(await asyncio.start_unix_server(handle, sock=_listen(path), limit=MAX_LINE))
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        for writer in list(self._writers):
-            writer.close()
+    async def close(self) -> None:
+        """Listen no more and end every connection."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
 
 
 async def _run(paths: Paths) -> None:
@@ -178,9 +203,15 @@ async def _run(paths: Paths) -> None:
     servers = _Servers(daemon)
     sockets = {paths.control: _serve_control, paths.agent: _serve_agent, paths.approver: _serve_approver}
     for path, serve in sockets.items():
-        await servers.open(path, serve)
+        servers.open(path, serve)
     log.info("remitd %s, process %d, listens in %s", VERSION, os.getpid(), paths.runtime)
+    if daemon.senders != senders.PIDFD:
+        log.warning(
+            "this kernel names the writer of a message by number alone: one that ended may be taken for another"
+        )
     daemon.spawn(daemon.bus.run())
+    daemon.spawn(daemon.contents.run())
+    daemon.spawn(daemon.desktop.run())
     clock = loop.create_task(daemon.run())
     stopping = loop.create_task(stop.wait())
     await asyncio.wait({clock, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -189,7 +220,7 @@ async def _run(paths: Paths) -> None:
             os.unlink(path)
         except OSError:
             pass
-    servers.close()
+    await servers.close()
     clock.cancel()
     await daemon.close()
     if not stop.is_set():

@@ -7,6 +7,8 @@ refusal is an OSError.
 
 from __future__ import annotations
 
+from remit_daemon.kernel.objects import object_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,11 +64,13 @@ class Act:
     ``slow``: performing may wait for others, so it is done beside the loop, on nothing that the loop changes. ``floor`` is the
     least verdict whatever the accesses get. ``given`` is the path as the target wrote it, for denies. ``note`` goes to the ledger.
     ``rule`` decides where there is no access to decide. ``silent``: somebody else records it (the gateway), or nobody needs to.
+    ``pinned`` is a descriptor of the file whose content or name it changes, -1 when that is what it gives the target, None when
+    there is none: the record then names the very file (``kernel.objects``), whatever name it gets later.
     """
 
     __slots__ = (
-        "accesses", "argv", "floor", "given", "held", "label", "note", "path", "path2", "perform", "rule", "sha256",
-        "silent", "slow",
+        "accesses", "argv", "floor", "given", "held", "label", "note", "path", "path2", "perform", "pinned", "rule",
+        "sha256", "silent", "slow",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +90,7 @@ class Act:
         note: str = "",
         rule: Rule | None = None,
         silent: bool = False,
+        pinned: int | None = None,
     ) -> None:
         self.label = label
         self.accesses = accesses
@@ -101,6 +106,13 @@ class Act:
         self.note = note
         self.rule = rule
         self.silent = silent
+        self.pinned = pinned
+
+    def object(self, effect: Effect) -> str:
+        """Return the object name of the file that was changed, once ``effect`` is had; "" when none was."""
+        if self.pinned is None or not (isinstance(effect, Descriptor) or self.pinned >= 0):
+            return ""
+        return object_of(effect.fd if isinstance(effect, Descriptor) else self.pinned)
 
     def close(self) -> None:
         """Let go of what was pinned."""

@@ -43,7 +43,7 @@ class Authority:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.engine = Engine(snapshot)
-        self._secrets = _secrets(snapshot)
+        self._secrets, self._signs = _secrets(snapshot), _connects(snapshot.signs)
         self._counters: dict[tuple[object, ...], float] = {}
         self.purse = Purse(snapshot.limits) if snapshot.limits else None
         self._owned: dict[tuple[int, int], int] = {}
@@ -152,8 +152,8 @@ class Authority:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Put a new snapshot in force from now on. Raises what Engine raises, and then changes nothing."""
-        engine, kept = Engine(snapshot), _secrets(snapshot)
-        self.engine, self.snapshot, self._secrets = engine, snapshot, kept
+        engine, kept, signs = Engine(snapshot), _secrets(snapshot), _connects(snapshot.signs)
+        self.engine, self.snapshot, self._secrets, self._signs = engine, snapshot, kept, signs
         if self.purse is not None:
             self.purse.adopt(snapshot.limits)
         elif snapshot.limits:
@@ -204,7 +204,8 @@ class Authority:
 
     def is_read(self, port: int) -> bool:
         """Say whether the gateway has to read what goes to ``port`` of this machine."""
-        return self.engine.has_requests(hosts.LOCAL, port) or self.has_secret(port)
+        signed = self._signs.decide("connect", hosts.join(hosts.LOCAL, port)).verdict == model.ALLOW
+        return self.engine.has_requests(hosts.LOCAL, port) or self.has_secret(port) or signed
 
     def neutral(self, path: str) -> bool:
         """Say whether the name at ``path`` means nothing to the policy: what is below it is decided as it would
@@ -252,11 +253,12 @@ class Authority:
 
 def _secrets(snapshot: Snapshot) -> Engine:
     """Return an engine that allows a connect to where a secret is bound."""
-    rules = (
-        model.Rule(model.USER, model.ALLOW, "connect", host)
-        for secret in snapshot.secrets
-        for host in secret.hosts
-    )
+    return _connects(tuple(host for secret in snapshot.secrets for host in secret.hosts))
+
+
+def _connects(patterns: tuple[str, ...]) -> Engine:
+    """Return an engine that allows a connect to what one of ``patterns`` names."""
+    rules = (model.Rule(model.USER, model.ALLOW, "connect", host) for host in patterns)
     return Engine(model.Snapshot("", tuple(rules)))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from remit_daemon.peers.digest import content_key, sha256_of
+
 _LARGEST = 2 << 30  # a bigger program is recorded without a hash
 _MAX_KNOWN = 4096
 
@@ -24,14 +26,9 @@ class Hashes:
         except OSError:
             pass
 
-    @staticmethod
-    def key(st: os.stat_result) -> str:
-        """Return what names the file's content."""
-        return f"{st.st_dev}:{st.st_ino}:{st.st_size}:{st.st_mtime_ns}:{st.st_ctime_ns}"
-
     def get(self, st: os.stat_result) -> str | None:
         """Return the known hash of a file with this status."""
-        return self._known.get(self.key(st))
+        return self._known.get(content_key(st))
 
     def compute(self, fd: int) -> str:
         """Return the hash of the file behind ``fd`` (O_PATH will do); empty when it cannot be read or is too big."""
@@ -42,27 +39,22 @@ class Hashes:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
             self._rewrite(os.O_TRUNC, b"")
-        self._known[self.key(st)] = digest
+        self._known[content_key(st)] = digest
         if digest:
-            self._rewrite(0, f"{self.key(st)} {digest}\n".encode())
+            self._rewrite(0, f"{content_key(st)} {digest}\n".encode())
         return digest
 
     def _digest(self, fd: int, st: os.stat_result) -> str:
         if st.st_size > _LARGEST:
             return ""
-        from _hashlib import openssl_sha256
-
         try:
             readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return ""
         try:
-            hash = openssl_sha256(usedforsecurity=True)
-            while chunk := os.read(readable, 1 << 20):
-                hash.update(chunk)
+            return sha256_of(readable)
         finally:
             os.close(readable)
-        return str(hash.hexdigest())
 
     def _rewrite(self, flags: int, line: bytes) -> None:
         try:

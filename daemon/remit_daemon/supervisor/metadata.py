@@ -81,7 +81,9 @@ class Metadata:
             change(pin)
             return 0
 
-        return Act(op, ((op, pin.path),), perform, (pin,), note=text)
+        return Act(
+            op, ((op, pin.path),), perform, (pin,), note=text, pinned=pin.fd if op == "write" else None
+        )
 
     # Mode.
 

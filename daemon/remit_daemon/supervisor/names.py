@@ -231,10 +231,11 @@ class Names:
             raise OSError(errno.EPERM, "a directory")
         authority = self._authority
         if authority.static(WRITE, pin.path) and authority.static(WRITE, place.path):
-            real, real2 = pin.path, place.path
-            pin.close()
             place.close()
-            return Act("link", (("create", real2),), lambda: CONTINUE, path=real, path2=real2)
+            return Act(
+                "link", (("create", place.path),), lambda: CONTINUE, (pin,), path=pin.path, path2=place.path,
+                pinned=pin.fd,
+            )  # fmt: skip
         # Through either name the file can be read, written and, in time, its other name forgotten.
         accesses = (("read", pin.path), ("write", pin.path), ("create", place.path))
 
@@ -257,6 +258,7 @@ class Names:
             (pin, place),
             path=pin.path,
             path2=place.path,
+            pinned=pin.fd,
         )
 
     def rename(self, note: Note) -> Act | Effect:

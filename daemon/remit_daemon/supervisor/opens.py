@@ -1,7 +1,8 @@
 """open, openat, openat2 and creat.
 
-An open whose object lies in a static zone is left to the kernel. Any other is pinned, decided on by its real path,
-reopened by us through the pin and given to the target. procfs and ``/dev/tty`` mean something else to every process,
+A read whose object lies in a static zone is left to the kernel. Anything else is pinned, decided on by its real path,
+reopened by us through the pin and given to the target: a write in a static zone as well, so that the record names the file
+that was really opened, and not the one that the target's string named a moment before. procfs and ``/dev/tty`` mean something else to every process,
 so they are never opened on behalf: the kernel does it, under Landlock, or they are refused.
 """
 
@@ -221,7 +222,8 @@ class Opens:
                 return self._left_to_kernel(note, ops, real)
             pin = self._own_view(note.tid, pin, dirfd, given)
             real = pin.path
-        if kind != stat.S_IFDIR and "write" in ops and authority.static(WRITE, real):
+        slow = kind in _PATIENT or real.startswith(self.slow_mounts)
+        if kind != stat.S_IFDIR and "write" in ops and authority.static(WRITE, real) and slow:
             return self._passed(ops, real)
         if kind == stat.S_IFSOCK:
             raise OSError(errno.ENXIO, "a socket")
@@ -237,7 +239,8 @@ class Opens:
             reopen,
             (pin,),
             given=_absolute(given),
-            slow=kind in _PATIENT or real.startswith(self.slow_mounts),
+            slow=slow,
+            pinned=-1 if "write" in ops else None,
         )
 
     def _remember(self, known: bytes, real: str) -> None:
@@ -297,13 +300,13 @@ class Opens:
         real = place.path
         authority = self._authority
         ops = tuple(dict.fromkeys(("create", *_ops(flags & ~os.O_TRUNC, stat.S_IFREG))))
-        if authority.static(WRITE, real):
+        if authority.static(WRITE, real) and real.startswith(self.slow_mounts):
             place.close()
             return self._passed(ops, real)
         umask = self._targets.process(note.tid).umask
         wanted = flags | os.O_NOFOLLOW | os.O_EXCL | os.O_CREAT | _EXTRA
         cloexec = bool(flags & os.O_CLOEXEC)
-        shared = authority.in_shared(real)
+        shared = authority.in_shared(real) and not authority.static(WRITE, real)
 
         def create() -> Effect:
             old = os.umask(umask)
@@ -319,7 +322,9 @@ class Opens:
                 authority.own(place.parent.fd, place.name)
             return Descriptor(fd, cloexec)
 
-        return Act("create", tuple((op, real) for op in ops), create, (place,), given=_absolute(path))
+        return Act(
+            "create", tuple((op, real) for op in ops), create, (place,), given=_absolute(path), pinned=-1
+        )
 
     def _resolver_place(self, tid: int, dirfd: int, path: bytes, flags: int, resolve: int) -> Place:
         """Return the place to create in: that of ``path``, or of the dangling link that it is."""
@@ -353,7 +358,7 @@ class Opens:
             pin.close()
             raise OSError(errno.ENOTDIR, "not a directory")
         real = join(pin.path, "#tmpfile")
-        if self._authority.static(WRITE, real):
+        if self._authority.static(WRITE, real) and real.startswith(self.slow_mounts):
             pin.close()
             return self._passed(("create", "write"), real)
         umask = self._targets.process(note.tid).umask
@@ -369,7 +374,7 @@ class Opens:
                 os.umask(old)
             return Descriptor(fd, bool(flags & os.O_CLOEXEC))
 
-        return Act("create", (("create", real), ("write", real)), create, (pin,))
+        return Act("create", (("create", real), ("write", real)), create, (pin,), pinned=-1)
 
 
 def _ops(flags: int, kind: int) -> tuple[str, ...]:

@@ -115,10 +115,11 @@ class Journal:
             self.count()
         return seq
 
-    def done(self, seq: int, outcome: str) -> None:
-        """Complete act ``seq``. The effect has happened: a failure here is the ledger's to find."""
+    def done(self, seq: int, outcome: str, object: str = "") -> None:
+        """Complete act ``seq``, which changed the file ``object``. The effect has happened: a failure here is the
+        ledger's to find."""
         try:
-            self._write(["done", str(seq), str(time.time_ns()), outcome])
+            self._write(["done", str(seq), str(time.time_ns()), outcome, *([object] if object else [])])
         except JournalFailed:
             pass
 

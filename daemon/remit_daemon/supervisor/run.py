@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 USAGE = (
     "usage: remit run [--agent NAME] [--project DIR] [--policy FILE]... [--ask prompt|deny|allow-once]"
-    " [--hold SECONDS] -- COMMAND [ARGUMENT]..."
+    " [--learn] [--hold SECONDS] -- COMMAND [ARGUMENT]..."
 )
 ASK_MODES = ("prompt", "deny", "allow-once")
 _UNITS = {"s": 1.0, "m": 60.0, "ms": 0.001, "": 1.0}
@@ -45,7 +45,7 @@ class Options:
 
 def parse(args: list[str]) -> Options:
     """Return the options of ``remit run``'s arguments. Raises UsageError."""
-    options, rest = Options(), list(args)
+    options, rest, learn, given = Options(), list(args), False, ""
     while rest:
         word = rest.pop(0)
         if word == "--":
@@ -54,6 +54,9 @@ def parse(args: list[str]) -> Options:
         if not word.startswith("-"):
             options.command = [word, *rest]
             break
+        if word == "--learn":
+            learn = True
+            continue
         name, equals, value = word.partition("=")
         if name not in ("--agent", "--project", "--policy", "--ask", "--hold"):
             raise UsageError(f"unknown option {name}")
@@ -72,9 +75,13 @@ def parse(args: list[str]) -> Options:
         elif name == "--ask":
             if value not in ASK_MODES:
                 raise UsageError(f"--ask {value!r}: expected {', '.join(ASK_MODES)}")
-            options.ask = value
+            options.ask = given = value
         else:
             options.hold = _seconds(value)
+    if learn:
+        if given:
+            raise UsageError("--learn is a way to ask: it goes without --ask")
+        options.ask = "learn"
     if not options.command:
         raise UsageError("no command to run")
     return options

@@ -13,7 +13,7 @@ import time
 
 from remit_daemon.kernel import bpf
 from remit_daemon.kernel.syscalls import NATIVE
-from remit_daemon.supervisor import jobs, launch, machine
+from remit_daemon.supervisor import jobs, launch, machine, trailers
 from remit_daemon.supervisor.authority import Authority
 from remit_daemon.supervisor.gateway import Gateway
 from remit_daemon.supervisor.inet import Inet
@@ -98,6 +98,8 @@ def serve(start: Start, line: Upcall) -> int:
     _register(session, authority, resolver, targets, journal, opens, start.hashes, network)
     mask = jobs.block()  # before any thread is: one that does not block a signal would be given it
     own |= network.environment()
+    if snapshot.trailers:
+        own |= trailers.make(f"{tmpdir}/run/hooks", start.env | snapshot.env, welcome["agent"], session.id)
 
     launch.become_subreaper()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -121,12 +123,16 @@ def serve(start: Start, line: Upcall) -> int:
         with session.lock:
             session.ended(status)
         network.gateway.close()
+        words = session.last_words() if hello["tty"] else ""
         launch.remove_tree(tmpdir)
         os.close(start.kept)
         code = child.exec_error()
         if code and status == 126:
             sys.stderr.write(f"remit: cannot run {program}: {os.strerror(code)}\n")
             os._exit(127 if code == 2 else 126)
+        if words:
+            sys.stderr.write("".join(f"remit: {line}\n" for line in words.split("\n")))
+            sys.stderr.flush()
         jobs.end_like(status)
 
     waiting = jobs.Jobs(child.pid, tag, finish)

@@ -42,6 +42,7 @@ _MAX_HELD = 1024  # held calls at once; more are refused, so a flood cannot make
 _MAX_WORKERS = 128  # calls that wait in threads at once; more are refused with EAGAIN
 _MAX_AGAIN = 8  # how often a call is looked at anew before it is refused
 _LOOK_AT_TARGETS = 1.0  # seconds between checks that the targets of holds still wait
+_FAREWELL = 1.0  # seconds that the terminal waits for remitd's last words
 _CALL = (("calls", 1),)
 _REMOVAL = (("calls", 1), ("delete", 1))
 _QUIET = ("read", "list")  # recorded at their first use only
@@ -101,6 +102,9 @@ class Session:
         self._held: dict[int, Hold] = {}
         self._workers = 0
         self._looked = 0.0
+        self.farewell: str | None = None
+        self._told = _thread.allocate_lock()  # held until remitd has said its last words
+        self._told.acquire()
 
     def register(self, handlers: dict[str, Handler], numbers: dict[str, int]) -> None:
         """Serve the named system calls by these handlers."""
@@ -312,12 +316,13 @@ class Session:
                 raise OSError(errno.EAGAIN, "no thread can be had") from None
             self._workers += 1  # the lock is ours until it has begun
             return True
-        self._finish(note, act.perform, seq)
+        self._finish(note, act, seq)
         return False
 
-    def _finish(self, note: Note, perform: Callable[[], Effect], seq: int) -> None:
+    def _finish(self, note: Note, act: Act, seq: int) -> None:
+        object = ""
         try:
-            effect = perform()
+            effect = act.perform()
         except OSError as e:
             code = e.errno or errno.EACCES
             self._refuse(note, code)
@@ -327,9 +332,10 @@ class Session:
                 self.journal.done(seq, "again")
             raise
         else:
+            object = act.object(effect) if seq else ""
             outcome = self._give(note, effect)
         if seq:
-            self.journal.done(seq, outcome)
+            self.journal.done(seq, outcome, object)
 
     def _work(self, note: Note, act: Act, seq: int) -> None:
         """Perform beside the loop: only the waiting itself is done without the lock."""
@@ -345,6 +351,7 @@ class Session:
             failed = errno.EACCES
         with self.lock:
             self._workers -= 1
+            object = act.object(done) if seq and not failed else ""
             act.close()
             if failed:
                 self._refuse(note, failed)
@@ -352,7 +359,7 @@ class Session:
             else:
                 outcome = self._give(note, done)
             if seq:
-                self.journal.done(seq, outcome)
+                self.journal.done(seq, outcome, object)
 
     def _beside(self, note: Note, handler: Handler, work: Callable[[], None]) -> None:
         """Do ``work`` without the lock, then have the call handled anew."""
@@ -473,6 +480,10 @@ class Session:
             hold = self._held.get(frame["seq"])
             if hold is not None:
                 hold.prompt = frame["prompt"]
+        elif kind == "ended":
+            if self.farewell is None:
+                self.farewell = str(frame["message"])
+                self._told.release()
         else:
             self.on_command(kind)
 
@@ -552,6 +563,11 @@ class Session:
             self._tell()
         self._upcall.send({"type": "end", "status": status})
         self._upcall.flush()
+
+    def last_words(self) -> str:
+        """Return what remitd has to say of the session that ended, "" when it does not in time. Not under the lock."""
+        self._told.acquire(timeout=_FAREWELL)
+        return self.farewell or ""
 
 
 def _same(thing: object) -> bool:

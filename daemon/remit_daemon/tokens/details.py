@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remit_daemon.tokens.registry import SCOPES
 from remit_policy.match import PatternError, parse
 from remit_policy.resources import patterns
+from remit_policy.scopes import SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +94,11 @@ def _check(number: int, kind: str, location: str) -> None:
             raise PatternError("no pattern", "one")
     except PatternError as e:
         raise BadDetails(f"entry {number}: {location!r}: {e}; expected {e.expected}") from None
+
+
+def has_places(scope: str) -> bool:
+    """Tell whether ``scope`` is one that locations can limit."""
+    return bool(_OPERATION[scope.partition(":")[0]])
 
 
 def limits(scope: str, details: Iterable[Detail]) -> tuple[str, ...] | None:

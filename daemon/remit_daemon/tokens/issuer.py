@@ -4,25 +4,31 @@ An access token is a JWT (RFC 9068, ``at+jwt``, Ed25519) that lives five minutes
 presents it, presents nothing. ``sub`` is the person, ``act`` the chain of agents that act for him (RFC 8693, the outermost is the one that
 acts now), ``authorization_details`` what for. The key is in memory alone and new with each run.
 
-Whether a token is good is not in its signature only: it must be one that we issued, unrevoked, presented by the process that it
-is bound to. Revoking one revokes all that were made from it.
+Whether a token is good is not in its signature, which is for others: it must be one that we issued, to the last character,
+unrevoked, presented by the process that it is bound to. Revoking one revokes all that were made from it.
+
+Its claims: ``iss``, ``sub``, ``aud``, ``client_id`` (the agent that acts), ``jti``, ``iat``, ``nbf``, ``exp``, ``scope``, ``act``,
+``authorization_details``; ``cnf`` with ``urn:remit:process``, the identity of the process that alone may present it; ``grant_id``,
+the session, grant or key that it comes of; ``txn``, which all that were made from one share, ``parent_jti``; and ``epoch``. Who
+verifies offline (JWKS) compares that with ``revocation_epoch`` of the metadata: a token of a smaller one was issued before
+something was revoked, so it is refused, or asked about (introspection). A process's end moves no epoch: nobody presents its tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from remit_daemon.tokens import details as rar
-from remit_daemon.tokens.registry import SCOPES, UnknownScope, expand
+from remit_policy.scopes import SCOPES, UnknownScope, expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from remit_daemon.tokens.details import Detail
 
@@ -30,9 +36,17 @@ LIFE = 300  # seconds
 MAX_DEPTH = 2  # exchanges: a sub-agent of a sub-agent
 MAX_TOKENS = 10_000  # at once; a token takes some 2 kB
 MAX_OF_GRANT = 1000  # of those: no agent leaves the others none
+MAX_AGENT = 64  # characters of the name that a program outside sessions, or a sub-agent, is given
+MAX_AUDIENCE = 2048  # characters
+MAX_SKEW = 60  # seconds that the clock may be set back before tokens of the future are none
 MAX_TEXT = 1 << 16  # characters of what is presented
 TYP, ALG = "at+jwt", "Ed25519"
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 3
+GRANT_TYPES = (
+    "urn:ietf:params:oauth:grant-type:token-exchange",  # RFC 8693 2.1
+    "urn:ietf:params:oauth:grant-type:device_code",  # RFC 8628 3.4
+    "refresh_token", "client_credentials",  # RFC 6749 6, 4.4
+)  # fmt: skip
 _CNF = "urn:remit:process"  # our confirmation method (RFC 7800 3.1 lets profiles add their own)
 
 
@@ -42,6 +56,13 @@ class TokenError(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+    def as_json(self) -> dict[str, str]:
+        """Return the members that RFC 6749 5.2 has, the description in the characters that it admits."""
+        shown = "".join(
+            c if " " <= c <= "~" and c not in '"\\' else "'" if c == '"' else "?" for c in str(self)
+        )
+        return {"error": self.code, "error_description": shown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,7 @@ class Token:
     expires: int
     grant_id: str
     txn: str
+    epoch: int
     parent: str = ""
     depth: int = 0
 
@@ -71,21 +93,36 @@ class Token:
             "iss": issuer, "sub": self.subject, "aud": self.audience, "client_id": self.actors[0], "jti": self.jti,
             "iat": self.issued, "nbf": self.issued, "exp": self.expires, "scope": " ".join(sorted(self.scopes)), "act": act,
             "authorization_details": [d.as_json() for d in self.details], "cnf": {_CNF: self.bound},
-            "grant_id": self.grant_id, "txn": self.txn,
+            "grant_id": self.grant_id, "txn": self.txn, "epoch": self.epoch,
         }  # fmt: skip
         return out | ({"parent_jti": self.parent} if self.parent else {})
 
 
 class Issuer:
-    """The authorization server of one person. ``clock`` gives seconds since the epoch, ``name`` a fresh identifier."""
+    """The authorization server of one person. ``clock`` gives seconds since the epoch, ``name`` a fresh identifier.
 
-    def __init__(self, issuer: str, clock: Callable[[], float], name: Callable[[], str]) -> None:
+    ``roles`` gives the roles over scopes that policy defines now; a role is looked up whenever a token is made.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        clock: Callable[[], float],
+        name: Callable[[], str],
+        roles: Callable[[], Mapping[str, tuple[str, ...]]] = dict,
+    ) -> None:
         self.issuer = issuer
+        self.epoch = int(clock())  # above that of any earlier run
+        self._roles = roles
         self._clock = clock
         self._name = name
         self._key = OKPKey.generate_key("Ed25519", parameters={"kid": name(), "use": "sig", "alg": ALG})
-        self._live: dict[str, tuple[Token, bytes]] = {}  # jti → the token, and the digest of its text
+        self._live: dict[str, Token] = {}  # by jti
+        self._texts: dict[bytes, str] = {}  # digest of a token's text → jti
+        self._digests: dict[str, bytes] = {}  # and back
         self._children: dict[str, set[str]] = {}
+        self._of: dict[tuple[str, str], set[str]] = {}  # (what, its name) → jtis; see ``_names``
+        self._ends: list[tuple[int, str]] = []  # a heap of expiry and jti
 
     # -- issuing -----------------------------------------------------------------------------------
 
@@ -101,12 +138,18 @@ class Issuer:
         audience: str = "",
         sensitive: bool = False,
         life: int = LIFE,
+        txn: str = "",
     ) -> tuple[Token, str]:
         """Return a token for a grant that a person or the policy gave, and its text. Raises TokenError.
 
-        ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them.
+        ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them;
+        ``txn`` names what the token is one more of.
         """
-        scopes, asked = self._wanted(scope, tuple(details))
+        scopes, asked = self.wanted(scope, tuple(details))
+        if len(audience) > MAX_AUDIENCE or not audience.isprintable():
+            raise TokenError(
+                "invalid_target", f"an audience is at most {MAX_AUDIENCE} printable characters"
+            )
         refused = sorted(s for s in scopes if SCOPES[s].sensitive and not sensitive)
         if refused:
             raise TokenError("access_denied", f"only an administrator grants {', '.join(refused)}")
@@ -115,26 +158,36 @@ class Issuer:
         now = int(self._clock())
         token = Token(
             self._name(), subject, (agent,), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
-            grant_id, self._name(),
+            grant_id, txn or self._name(), self.epoch,
         )  # fmt: skip
         return token, self._sign(token)
 
     def exchange(
-        self, text: str, presenter: str, *, agent: str, bound: str = "", scope: str = "", details: Iterable[Detail] | None = None
+        self, text: str, presenter: str, *, agent: str, bound: str = "", scope: str = "", details: Iterable[Detail] | None = None,
+        audience: str = "",
     ) -> tuple[Token, str]:  # fmt: skip
         """Return a narrower token for sub-agent ``agent``, made from ``text`` (RFC 8693). Raises TokenError.
 
         ``presenter`` presents ``text``; the new token is bound to ``bound`` ("": to the presenter). It ends with its parent.
         """
-        parent = self.verify(text, presenter)
+        try:
+            parent = self.verify(text, presenter)
+        except (
+            TokenError
+        ) as e:  # RFC 8693 2.2.2: the code for a subject token that is no good, whatever is wrong with it
+            raise TokenError("invalid_request", f"the subject token is no good: {e}") from None
+        if audience not in ("", parent.audience):
+            raise TokenError("invalid_target", "the token is for another audience")
         if parent.depth >= MAX_DEPTH:
             raise TokenError("invalid_request", f"a token is exchanged at most {MAX_DEPTH} times")
-        if not agent:
-            raise TokenError("invalid_request", "the sub-agent has no name")
+        if not 0 < len(agent) <= MAX_AGENT or not agent.isprintable():
+            raise TokenError(
+                "invalid_request", f"a sub-agent's name is at most {MAX_AGENT} printable characters"
+            )
         if details is not None:
-            scopes, asked = self._wanted(scope, tuple(details))
+            scopes, asked = self.wanted(scope, tuple(details))
         else:
-            scopes = self._wanted(scope, ())[0] if scope else parent.scopes
+            scopes = self.wanted(scope, ())[0] if scope else parent.scopes
             asked = rar.only(parent.details, scopes)
         if not scopes <= parent.scopes:
             raise TokenError(
@@ -145,14 +198,24 @@ class Issuer:
         now = int(self._clock())
         token = Token(
             self._name(), parent.subject, (agent, *parent.actors), parent.audience, scopes, asked, bound or presenter, now,
-            min(now + LIFE, parent.expires), parent.grant_id, parent.txn, parent.jti, parent.depth + 1,
+            min(now + LIFE, parent.expires), parent.grant_id, parent.txn, self.epoch, parent.jti, parent.depth + 1,
         )  # fmt: skip
         return token, self._sign(token)
 
     @staticmethod
-    def _wanted(scope: str, details: tuple[Detail, ...]) -> tuple[frozenset[str], tuple[Detail, ...]]:
+    def check_audience(audience: str) -> None:
+        """Raise TokenError (RFC 8693 2.2.2, ``invalid_target``) when ``audience`` is none."""
+        if len(audience) > MAX_AUDIENCE or not audience.isprintable():
+            raise TokenError(
+                "invalid_target", f"an audience is at most {MAX_AUDIENCE} printable characters"
+            )
+
+    def wanted(self, scope: str, details: tuple[Detail, ...]) -> tuple[frozenset[str], tuple[Detail, ...]]:
+        """Return the scopes that ``scope``, names of scopes and roles, and ``details`` come to, and these. Raises TokenError."""
         try:
-            scopes = expand(scope.split())
+            scopes = expand(
+                filter(None, scope.split(" ")), self._roles()
+            )  # RFC 6749 3.3: blanks alone divide
         except UnknownScope as e:
             raise TokenError("invalid_scope", f"there is no scope {e}") from None
         scopes |= frozenset[str]().union(*(d.scopes for d in details))
@@ -164,11 +227,15 @@ class Issuer:
         self._sweep()
         if len(self._live) >= MAX_TOKENS:
             raise TokenError("temporarily_unavailable", "too many tokens are live")
-        if sum(t.grant_id == token.grant_id for t, _ in self._live.values()) >= MAX_OF_GRANT:
+        if len(self._of.get(("grant", token.grant_id), ())) >= MAX_OF_GRANT:
             raise TokenError("temporarily_unavailable", "too many tokens of this grant are live")
         header = {"alg": ALG, "typ": TYP, "kid": self._key.kid}
         text = jwt.encode(header, token.claims(self.issuer), self._key, algorithms=[ALG])
-        self._live[token.jti] = token, hashlib.sha256(text.encode()).digest()
+        self._live[token.jti], self._texts[_digest(text)] = token, token.jti
+        self._digests[token.jti] = _digest(text)
+        heapq.heappush(self._ends, (token.expires, token.jti))
+        for name in _names(token):
+            self._of.setdefault(name, set()).add(token.jti)
         if token.parent:
             self._children.setdefault(token.parent, set()).add(token.jti)
         return text
@@ -185,18 +252,15 @@ class Issuer:
     def _known(self, text: str) -> Token:
         if not isinstance(text, str) or len(text) > MAX_TEXT:
             raise TokenError("invalid_token", "no token")
-        try:
-            read = jwt.decode(text, self._key, algorithms=[ALG])
-        except (JoseError, ValueError, KeyError, TypeError, RecursionError):
-            raise TokenError("invalid_token", "not a token of ours") from None
-        if read.header.get("typ") != TYP or read.header.get("kid") != self._key.kid:
-            raise TokenError("invalid_token", "not an access token of ours")
-        token, digest = self._live.get(str(read.claims.get("jti")), (None, b""))
-        # The very text that we issued: another encoding of it, or doubled members, are nothing of ours.
-        if token is None or hashlib.sha256(text.encode()).digest() != digest:
+        # By its digest: only the very text that we signed is a token, and nothing of what is presented is parsed.
+        token = self._live.get(self._texts.get(_digest(text), ""))
+        if token is None:
             raise TokenError("invalid_token", "revoked, or never issued")
-        if token.expires <= self._clock():
+        now = self._clock()
+        if token.expires <= now:
             raise TokenError("invalid_token", "expired")
+        if now < token.issued - MAX_SKEW:
+            raise TokenError("invalid_token", "not valid yet: the clock was set back")
         return token
 
     def introspect(self, text: str, presenter: str | None = None) -> dict[str, Any]:
@@ -213,26 +277,45 @@ class Issuer:
     def live(self) -> list[Token]:
         """Return the tokens that are good now, the oldest first."""
         self._sweep()
-        return [token for token, _ in self._live.values()]
+        return list(self._live.values())
 
     # -- ending ------------------------------------------------------------------------------------
 
-    def revoke(self, *, jti: str = "", grant_id: str = "", bound: str = "") -> list[str]:
-        """Revoke the token ``jti``, a grant's, or a process's, each with all made from it; returns their identifiers."""
-        now = [
-            t.jti
-            for t, _ in self._live.values()
-            if (jti and t.jti == jti)
-            or (grant_id and t.grant_id == grant_id)
-            or (bound and t.bound == bound)
-        ]
+    def revoke(self, *, jti: str = "", grant_id: str = "", bound: str = "", txn: str = "") -> list[str]:
+        """Revoke the token ``jti``, or all of a grant, a process or a ``txn``, each with all made from it; returns their
+        identifiers."""
+        now = {jti}.union(
+            *(self._of.get(n, ()) for n in (("grant", grant_id), ("bound", bound), ("txn", txn)) if n[1])
+        )
         gone: list[str] = []
         while now:
             one = now.pop()
-            now += self._children.pop(one, ())
-            if self._live.pop(one, None) is not None:
+            now |= self._children.get(one, set())
+            if self._forget(one):
                 gone.append(one)
+        if gone and not bound:
+            self.epoch += 1
         return gone
+
+    def revoke_all(self) -> None:
+        """Revoke every token."""
+        if self._live:
+            self.epoch += 1
+        for jti in list(self._live):
+            self._forget(jti)
+
+    def _forget(self, jti: str) -> bool:
+        token = self._live.pop(jti, None)
+        self._children.pop(jti, None)
+        if token is None:
+            return False
+        del self._texts[self._digests.pop(jti)]
+        for name in _names(token):
+            some = self._of[name]
+            some.discard(jti)
+            if not some:
+                del self._of[name]
+        return True
 
     def revoke_text(self, text: str, presenter: str) -> list[str]:
         """Revoke a token that its holder gives back (RFC 7009). A token that is not good is no error there."""
@@ -243,9 +326,8 @@ class Issuer:
 
     def _sweep(self) -> None:
         now = self._clock()
-        for jti in [t.jti for t, _ in self._live.values() if t.expires <= now]:
-            del self._live[jti]
-            self._children.pop(jti, None)
+        while self._ends and self._ends[0][0] <= now:
+            self._forget(heapq.heappop(self._ends)[1])
 
     # -- what others need to know ------------------------------------------------------------------
 
@@ -258,7 +340,17 @@ class Issuer:
         return {
             "issuer": self.issuer,
             "scopes_supported": sorted(SCOPES),
-            "grant_types_supported": ["urn:ietf:params:oauth:grant-type:token-exchange"],
+            "grant_types_supported": list(GRANT_TYPES),
             "authorization_details_types_supported": list(rar.TYPES),
+            "response_types_supported": [],  # RFC 8414 2 requires it; there is no authorization endpoint
             "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_epoch": self.epoch,
         }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _names(token: Token) -> tuple[tuple[str, str], ...]:
+    return ("grant", token.grant_id), ("bound", token.bound), ("txn", token.txn)

@@ -1,12 +1,12 @@
 """The control connection: an enforcement point and remitd, frames of ``wire.frames`` over ``control.sock``.
 
-Every frame is a dict with ``type``. What each side may say, by phase; anything else ends the connection.
+Every frame is a dict with ``type``, and is written by the process that connected: the kernel says so of each. What each side may say, by phase; anything else ends the connection.
 A lost connection loses nothing: the supervisor goes on under its snapshot, connects again, says ``hello`` with
 its ``session`` and asks again what is still held. A session is gone when remitd sees that the supervisor's process is.
 
 supervisor, first
     hello    version, agent ("" = remitd names it), argv [str], exe, sha256, cwd, project, home, tty (bool),
-             ask ("prompt" | "deny" | "allow-once"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
+             ask ("prompt" | "deny" | "allow-once" | "learn"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
 gateway, first (it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
@@ -33,6 +33,7 @@ remitd, then (``asked``, ``answer`` and ``lease`` to the one that asked, ``snaps
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
     resume
+    ended    message (what is to be said on the terminal at the end, may be ""): in answer to ``end``, where ``tty`` was said
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ GATEWAY_FIRST = ("gateway",)
 GATEWAY_THEN = ("ask", "cancel", "poke", "lease")
 SUPERVISOR_THEN = ("ask", "cancel", "poke", "lease", "end")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "lease", "snapshot", "stop", "pause", "resume")
+DAEMON_THEN = ("asked", "answer", "lease", "snapshot", "stop", "pause", "resume", "ended")
 
 
 def of_gateway(seq: int) -> bool:

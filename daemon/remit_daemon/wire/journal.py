@@ -8,14 +8,15 @@ A record is ``<II`` (length of the payload, its CRC-32) and the payload: fields 
 (surrogateescape) joined by NUL, which no path, argument or number contains.
 
     act    seq time_ns op verdict outcome pid proc exe sha256 path path2 rule prompt note argv…
-    done   seq time_ns outcome
+    done   seq time_ns outcome [object]
     count  seq time_ns op n
 
 ``act``: ``op`` is a policy operation or ``rename``, ``link``, ``symlink``, ``start``, ``end``. ``verdict`` is
 allow, ask or deny. ``outcome`` is ``pending`` (a ``done`` follows), ``passed`` (the kernel does it and reports to
 the program alone), ``refused``, ``held``, or an errno's name. ``proc`` is the pidfd inode, ``rule`` the
 rule's ``file:line``, ``argv`` the arguments of an exec. ``done`` closes the ``pending`` act of the same seq with ``ok`` or an errno's
-name, or a ``held`` one with ``allowed``, ``denied``, ``expired`` or ``gone``. ``count``: ``n`` uses since the last count.
+name, or a ``held`` one with ``allowed``, ``denied``, ``expired`` or ``gone``; ``object`` names the very file that was written, made or
+linked (``kernel.objects``), where its file system can. ``count``: ``n`` uses since the last count.
 ``seq`` grows by one with each record of a session, ``done`` excepted (it repeats its act's).
 """
 

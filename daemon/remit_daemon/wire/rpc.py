@@ -1,23 +1,52 @@
 """The approver and agent sockets: JSON-RPC 2.0, one object a line, UTF-8.
 
-``approver.sock`` is for the person: its peers are verified, and none of them may be inside a session.
+The kernel names the writer of each message, not only who connected (``senders`` of ``status``: "pidfd", or "pid" where the kernel gives the
+number alone, before Linux 6.5). A line is written by one process; descriptors that come with it are closed. Where an answer has
+descriptors, they come with the first byte of its line (SCM_RIGHTS), so no later than it.
+
+``approver.sock`` is for the person: its peers are verified, none of them may be inside a session, and each writes for itself: a
+message from another process on its connection ends it.
 
     status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows},
-                                           limits: [text of each that is spent]}
+                                          senders, review: {due: int, suspended: int}, quiet: null|{mode, until},
+                                          agents: {known, pending: [name], adopted: [pid]}, limits: [text of each that is spent]}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
-    prompts  {all?: bool}                 [Prompt]   open ones; with ``all`` the missed and settled as well
+    prompts  {all?: bool, missed?: bool}  [Prompt]   open ones; with ``all`` the missed and settled as well; with ``missed`` these alone
     prompt   {id}                         Prompt
     look     {id, looking: bool}          {}         a person is reading it: its clock stops
     preview  {id, verdict, for, scope?}   {rule: str, scope: str}   the exact rule that ``answer`` would store
-    answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?}
+    reach    {id, scope?}                 {scope, rule, ledger: Count, disk: Count|null}   what else that scope would permit: acts of the
+                                          last 30 days, and files there are (null where it is about one, or none); within a second
+    answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?, via?: cli|tui|notification}
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
     limits   {agent?}                     [Limit]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
-    log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
+    learn    {session}                    {session, agent, home, project, proposals: [Proposal], left: acts that are protected or cannot be written}
+    policy.effective {agent, project?}    {agent, project, roles, reads, net_all, rules: [PolicyRule], at_least: bool}   what is in force for it,
+                                          strongest layer first; as its last session had it, unless a project is given
+    report   {session}                    Report
+    grant.narrow {id, scope}              {grant: id, rule}   within what it covers only
+    grant.extend {id, seconds}            {grant: id, rule}   ends so long from now, later than it would, within 365 days
+    grant.keep   {id}                     {grant: id, rule}   a person looked at it; a suspended one is in force again
+    review.done  {kept, narrowed, revoked, skipped: int}      {}   a person went through those that are ``due``
+    quiet    {mode: deny|hold|off, seconds?}  {mode, until: s|null}   until then every question is denied, or held, and nobody is called
+    log      {Filter}                     [Entry], oldest first
+    log.page {Filter}                     {entries: [Entry], next: seq|null, size: rows}   a page, found in some ms: ``next`` is its successor's
+                                          ``after`` (when this had one) or ``before``; null: there is no more. May be empty before
+    log.find {time: s}                    {seq: seq|null}   the first row of then or later
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
-    who      {path} | {pid} | {name}      {actor, agent, session, entries: [Entry]}
+    who      {path} | {pid} | {name} | {commit: 7 or more hexadecimal digits}
+                                          {actor, agent, session, assurance, note, entries: [Entry], basis, text}   assurance "" for a human
+                                          basis (paths, commits): object (this very file, or the commit's own object) | content (another
+                                          file with the content that was left) | path (its name alone) | "" (no record); text says it
+    agents                                [Agent]
+    agent    {name}                       Agent
+    agent.register {name, pid} | {name, exe, script?}           Agent   its program is this agent's; paths are absolute
+    agent.forget {name}                   {revoked: [ids]}      the name, and what was granted to it
+    agent.update {name, keep: bool}       {kept: [ids]} | {dropped: [ids]}   what was granted before its program changed
+    adopt    {pid, agent?}                {pid, agent, assurance, note, program}   a running process is called so until it ends, unconfined
     denials  {session?, limit?}           [Entry]
     trust    {dir, digest}                {}
     token.issue {agent, pid, scope?, authorization_details?, audience?}   Given   bound to that process, and ends with it
@@ -25,30 +54,72 @@
     token.introspect {token}              RFC 7662
     token.revoke {jti} | {grant} | {token}                      {revoked: [jti]}   with all that was made from it
     token.keys                            RFC 7517
+    token.metadata                        RFC 8414, with revocation_epoch: a token of a smaller ``epoch`` may be revoked
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
+    key.create {name, scope?, authorization_details?, audience?, expires_in?: s, review_in?: s, rate?: [uses, s]}
+                                          Key and {key}   its text, shown this once; one of the two dates is required
+    key.list                              [Key]
+    key.review {id, review_in: s}         Key        it was looked at; the next review
+    key.revoke {id}                       {revoked: id, tokens: int}
     reload                                {errors: [...], revision}
-    watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
-                                          ``limit`` Limit (80 % of it are spent), ``entry`` Entry (only with ``log``)
+    watch    {log?: Filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
+                                          ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
+                                          ``limit`` Limit (80 % of it are spent), ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
 
-``agent.sock`` is for programs inside a session, told by the kernel's word on the peer, never by what they say:
+A program outside sessions finds here, too, with its tokens bound to its process:
+
+    token.request {agent, scope?, authorization_details?, audience?}   Given | {request, interval: s, expires_in: s}   a person is asked
+    token.poll {request}                  Given; until then TOKEN_REFUSED with RFC 8628's authorization_pending, slow_down,
+                                          access_denied, expired_token, and invalid_grant for what was used or is another's
+    token.refresh {refresh_token, scope?} Given      RFC 6749 6; the handle is used up, used again it ends all that came of it
+    token.key {key, scope?, authorization_details?}   Given   for an organisation key (``tokens.keys``)
+    token.exchange                        as below
+
+``agent.sock`` is for programs inside a session, told by the kernel's word on the writer of each message, never by what they say. They
+write with write(2) or send(2); sendmsg(2) is performed by remit itself and refused here, since it cannot say for whom.
 
     whoami                                {session, agent, project}
     denials  {limit?}                     [Entry]  of this session only
-    token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes
-    token.exchange {subject_token, agent, scope?, authorization_details?}   Given   narrower, for a sub-agent (RFC 8693)
-    token.introspect, token.revoke {token}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
+    token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes: what policy allows unasked
+    token.request {scope?, authorization_details?, audience?}, token.poll, token.refresh   as above, for what policy asks about
+    token.exchange {subject_token, agent, scope?, authorization_details?, subject_token_type?, requested_token_type?, audience?}
+                                          Given   narrower, for a sub-agent (RFC 8693)
+    token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
 Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, enforced: [str]}
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
-          created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
+          chain: [{pid, comm, exe}] the processes above, nearest first, kind: a kind of ``remit_policy.kinds`` or "" for no file,
+          before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
-          limit: str}   the state of the limit that is spent, "" where the policy asks; its scopes are this act, or as much once more
-Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses, by}
+          facts: [{label, text}]   of a question about a token (ops ["token"], its path what the token is for); session "" outside,
+          limit: str   the state of the limit that is spent, "" where the policy asks; its scopes are this act, or as much once more}
+          An answer has a ``via`` too, "" where it is not known.
+Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
+          denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool,
+          withheld: bool (its agent's program has changed since)}
+          and, from ``grants``: {markers: [suspended|unused|stale|never-narrowed|dead], suffices: pattern|"", due: bool}
 Limit    {limit, agent, session ("" = all of the agent's), kind, used, held (of that, by enforcement points), spent (bool),
           amount, seconds, source, text}   spend in millionths
+Report   {session, agent, project, argv, started, ended: s|null, status, acts: {op: int}, counted: {op: int} (reads in whole trees), human: {op: int},
+          changed, deleted: {number, paths: the first 50}, directories: [{path, acts, changes}], hosts: [{host, acts}] the 10 most used,
+          denied: {number, what: [{op, path, rule, number}] the 10 most frequent}, asked: {number, allowed, denied, missed} prompts,
+          answers: [{prompt, verdict, rule, time}], timeline: {start: s|null, step: s, acts: [int], denied: [int]} at most 60 steps,
+          first, last: s|null, at_least: bool}
+Proposal {ops, pattern, number: how often, resources: how many things, examples: [resource]}   a rule that would allow what was learnt
+PolicyRule {layer: guard|admin|user|pack|project|grant, verdict, op, pattern, text, argv: [str]|null, except: [pattern], final, protected, role,
+          source, file, line: int|null, hits: int, last: s|null}   of the last 30 days; reads in whole trees are no hits
+Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: [paths of keys, credentials, histories]}   ``at_least``:
+          looking ended before everything was seen
+Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
+          last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
+Filter   {actor?, agent?, session?, path?, op?, outcome?, host?, rule?, denied?: bool, since?: s, until?: s, after?: seq, before?: seq,
+          limit?}   without ``after`` the newest
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
-Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
+Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
+          last_used: s|null, state: good|expired|to be reviewed}
+assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Times are seconds since the epoch (float); ids are text.
 """
 

@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from fakes.clock import Clock
+from fakes.desk import HOME, Desk
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.core import MAX_OPEN, PROMPT_LIFE, Broker, Refused
-from remit_daemon.broker.records import Session
+from remit_daemon.broker.core import MAX_OPEN, PROMPT_LIFE, Refused
 from remit_daemon.broker.states import PROMPT, IllegalMove, PromptMove, PromptState, move_prompt
 from remit_policy.engine import Engine
-from remit_policy.model import ALLOW, ASK, PACK, USER, Rule, Snapshot, loads
-
-HOME = "/home/u"
-
-
-class Desk:
-    def __init__(self, *rules: Rule) -> None:
-        self.clock = Clock()
-        self.broker = Broker(Engine, HOME, self.clock.now)
-        self.rules = rules
-        self.seq = 0
-
-    def start(self, ident: str = "s1", agent: str = "claude", **fields: Any) -> str:
-        session = Session(ident, agent, 1, "i", 1 << 61, HOME + "/work", (agent,), self.clock.now, **fields)
-        self.handle(ev.Started(session, Snapshot(agent, self.rules)))
-        return ident
-
-    def handle(self, event: ev.Event) -> list[ev.Command]:
-        return self.broker.handle(event, self.clock.now)
-
-    def ask(self, session: str, path: str, *ops: str, **fields: Any) -> dict[str, Any]:
-        self.seq += 1
-        commands = self.handle(ev.Ask(session, self.seq, ops or ("read",), path, **fields))
-        (frame,) = [c.frame for c in commands if isinstance(c, ev.Send)]
-        return frame
-
-    def answer(
-        self, prompt: str, verdict: str = "allow", duration: str | int = "once", scope: str = ""
-    ) -> list[Any]:
-        return [
-            (c.frame["type"], c.frame.get("verdict"))
-            for c in self.handle(ev.Answer(prompt, verdict, duration, scope))
-            if isinstance(c, ev.Send)
-        ]
+from remit_policy.model import ALLOW, ASK, PACK, USER, Rule, loads
 
 
 def test_the_tables_are_whole() -> None:
@@ -157,11 +121,11 @@ def test_unused_grants_are_suspended_and_then_removed() -> None:
     desk.answer(desk.ask("s1", "/x")["prompt"], duration="always")
     desk.clock.pass_(31 * 86400)
     desk.handle(ev.Tick())
-    assert desk.broker.grants(desk.clock.now)[0]["suspended"]
+    assert desk.broker.state.grants["g1"].suspended
     assert desk.ask("s1", "/x")["type"] == "asked"
     desk.clock.pass_(60 * 86400)
     desk.handle(ev.Tick())
-    assert desk.broker.grants(desk.clock.now) == []
+    assert desk.broker.state.grants == {}
 
 
 def test_what_could_not_be_recorded_did_not_happen() -> None:
@@ -170,7 +134,7 @@ def test_what_could_not_be_recorded_did_not_happen() -> None:
     prompt = desk.ask("s1", "/x")["prompt"]
     desk.answer(prompt, duration="always")
     desk.broker.undo()
-    assert desk.broker.grants(desk.clock.now) == []
+    assert desk.broker.state.grants == {}
     assert desk.broker.prompts()[0]["holding"] == 1
     assert desk.ask("s1", "/x")["type"] == "asked"
 

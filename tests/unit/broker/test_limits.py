@@ -30,8 +30,8 @@ class Desk:
         self.base = Snapshot("a", rules, limits=limits)
         self.seq = 0
 
-    def start(self, ident: str, agent: str = "a") -> str:
-        session = Session(ident, agent, 1, "i", 1, "/w", (agent,), self.clock.now)
+    def start(self, ident: str, agent: str = "a", ask: str = "prompt") -> str:
+        session = Session(ident, agent, 1, "i", 1, "/w", (agent,), self.clock.now, ask=ask)
         self.handle(ev.Started(session, self.base))
         return ident
 
@@ -158,6 +158,41 @@ def test_questions_beyond_their_limit_are_denied_with_words() -> None:
     answer = desk.ask("s1", (), False)
     assert (answer["type"], answer["verdict"]) == ("answer", "deny")
     assert answer["message"].startswith("no more questions now: 2 of 2 questions per min are spent by a")
+
+
+def test_a_session_that_learns_is_asked_about_what_is_spent() -> None:
+    desk = Desk(limit(amount=2), rules=())
+    desk.base.variables["PROJECT"] = "/w"
+    desk.start("s1", ask="learn")
+    assert [desk.ask("s1", short=False).get("verdict") for _ in range(2)] == ["allow"] * 2
+    asked = desk.ask("s1", short=False)
+    assert asked["type"] == "asked"
+    (prompt,) = desk.broker.prompts()
+    assert prompt["limit"].startswith("2 of 2 deletions per min are spent by a")
+    desk.handle(ev.Answer(asked["prompt"], "allow", "once", prompt["scopes"][1]["scope"]))
+    assert desk.broker.prompts() == []
+    assert desk.ask("s1", short=False)["verdict"] == "allow", "there is room again"
+
+
+def test_what_is_spent_in_a_quiet_time_is_denied_and_says_both() -> None:
+    desk = Desk(limit())
+    desk.start("s1")
+    desk.handle(ev.Quiet("deny", 60))
+    assert desk.allowed("s1", 3) == 3
+    answer = desk.ask("s1")
+    assert answer["verdict"] == "deny"
+    assert answer["message"] == (
+        "3 of 3 deletions per min are spent by a (user agent.a delete); the person is not to be asked now; try again later"
+    )
+    assert desk.broker.prompts(all_of_them=True) == []
+
+
+def test_an_event_that_is_taken_back_was_not_counted() -> None:
+    desk = Desk(limit())
+    desk.start("s1")
+    desk.ask("s1")
+    desk.broker.undo()
+    assert desk.allowed("s1", 4) == 3
 
 
 def test_leases_are_called_back_when_it_gets_tight_and_then_each_act_asks() -> None:

@@ -182,3 +182,21 @@ def test_cases_are_decided_as_why_decides_them(home: Path, capsys: pytest.Captur
     )
     assert policy_cmd.run(["test", str(cases)]) == policy_cmd.OK
     assert "2 of 2 cases hold" in capsys.readouterr().out
+
+
+def test_diff_says_what_a_change_of_a_file_means(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home / "config/remit/policy.d"
+    folder.mkdir(parents=True)
+    (folder / "toy.toml").write_text(POLICY)
+    fresh = home / "toy.toml"
+    fresh.write_text(POLICY)
+    assert policy_cmd.run(["diff", str(fresh)]) == 0
+    assert "nothing is decided otherwise" in capsys.readouterr().out
+    fresh.write_text(POLICY.replace("pypi.org:443", "pypi.org").replace("POST = { ask", "POST = { deny"))
+    assert policy_cmd.run(["diff", str(fresh)]) == 1
+    out = capsys.readouterr().out
+    assert "agent toy:" in out
+    assert "looser    connect pypi.org: ask -> allow" in out
+    assert "stricter  request POST api.github.com/repos/**: ask -> deny" in out
+    fresh.write_text(POLICY.replace('roles = ["r"]', 'roles = ["nobody"]'))
+    assert policy_cmd.run(["diff", str(fresh)]) == 2

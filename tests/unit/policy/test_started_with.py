@@ -65,3 +65,10 @@ def test_a_projects_own_policy_starts_nothing() -> None:
     assert [p.message for p in check_references([*packs(), (PROJECT, mine)])] == [
         "env of an agent in a project's policy"
     ]
+
+
+def test_trailers_are_left_out_when_the_person_says_so() -> None:
+    mine = '[agent.codex]\nroles = ["default"]\ntrailers = false\n'
+    assert snapshot("codex", "codex").trailers
+    assert not snapshot("codex", "bash", mine).trailers
+    assert snapshot("claude", "claude", mine).trailers

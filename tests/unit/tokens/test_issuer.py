@@ -12,7 +12,7 @@ from joserfc.jwk import KeySet, OctKey, OKPKey
 
 from remit_daemon.tokens import details as rar
 from remit_daemon.tokens.issuer import LIFE, MAX_DEPTH, MAX_TEXT, Issuer, Token, TokenError
-from remit_daemon.tokens.registry import ROLES, SCOPES, UnknownScope, expand
+from remit_policy.scopes import ROLES, SCOPES, UnknownScope, expand
 
 PROJECT = [{"type": "files", "actions": ["read", "write"], "locations": ["/home/u/p/**"]}]
 ME, OTHER = "boot:1:1", "boot:2:2"
@@ -140,7 +140,7 @@ def test_an_exchange_names_the_chain_and_narrows(world: World) -> None:
     assert child.scopes == {"files:read"}
     assert child.expires <= parent.expires
     assert world.issuer.verify(again, OTHER) == child
-    with fails("invalid_token"):
+    with fails("invalid_request"):  # RFC 8693 2.2.2
         world.issuer.exchange(text, OTHER, agent="thief")
 
 
@@ -256,3 +256,48 @@ def test_one_grant_leaves_the_others_room(world: World, monkeypatch: pytest.Monk
     world.issuer.issue(subject="u", agent="codex", bound=OTHER, grant_id="g2", details=rar.read(PROJECT))
     world.now += LIFE
     world.issue()
+
+
+def test_an_epoch_tells_what_was_issued_before_a_revocation(world: World) -> None:
+    first, text = world.issue()
+    _, child = world.issuer.exchange(text, ME, agent="a", bound=OTHER)
+    assert world.issuer.metadata()["revocation_epoch"] == first.epoch == cut(child)[1]["epoch"]
+    world.issuer.revoke(bound=OTHER)  # a process ended: nobody presents its tokens
+    world.issuer.revoke(jti="never")
+    assert world.issuer.epoch == first.epoch
+    world.issuer.revoke(jti=first.jti)
+    assert world.issuer.metadata()["revocation_epoch"] == world.issuer.epoch > first.epoch
+    assert world.issue()[0].epoch == world.issuer.epoch
+    world.issue()
+    before = world.issuer.epoch
+    world.issuer.revoke_all()
+    world.issuer.revoke_all()
+    assert (world.issuer.live(), world.issuer.epoch) == ([], before + 1)
+    world.now += 10
+    assert Issuer("i", lambda: world.now, world.name).epoch > world.issuer.epoch
+
+
+def test_nothing_is_left_of_tokens_that_ended(world: World) -> None:
+    for _ in range(5):
+        _, text = world.issue(txn="t")
+        world.issuer.exchange(text, ME, agent="a", bound=OTHER)
+    assert len(world.issuer.revoke(txn="t")) == 10
+    for _ in range(5):
+        world.issue()
+    world.now += LIFE
+    assert world.issuer.live() == []
+    kept = {n: v for n, v in vars(world.issuer).items() if isinstance(v, (dict, list)) and v}
+    assert not {n for n in kept if n != "_ends"}
+    assert len(world.issuer._ends) <= 5
+
+
+def test_a_role_is_looked_up_when_a_token_is_made() -> None:
+    roles: dict[str, tuple[str, ...]] = {"mine": ("files:read",)}
+    issuer = Issuer("i", lambda: 1000.0, iter(map(str, range(99))).__next__, lambda: roles)
+
+    def scopes() -> frozenset[str]:
+        return issuer.issue(subject="u", agent="a", bound=ME, grant_id="g", scope="mine")[0].scopes
+
+    assert scopes() == {"files:read"}
+    roles["mine"] = ("log:read", "policy:read")
+    assert scopes() == {"log:read", "policy:read"}

@@ -75,7 +75,8 @@ async def connect(address: str, runtime: str = "") -> socket.socket:
     for place in places:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await asyncio.wait_for(loop.sock_connect(sock, place), CONNECT_WITHIN)
+            async with asyncio.timeout(CONNECT_WITHIN):
+                await loop.sock_connect(sock, place)
             return sock
         except TimeoutError:
             failed = OSError(errno.ETIMEDOUT, "the bus does not answer")

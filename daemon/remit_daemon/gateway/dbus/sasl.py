@@ -76,7 +76,8 @@ class Shaken:
 
 async def shake(client: socket.socket, bus: socket.socket) -> Shaken:
     """Let ``client`` authenticate and authenticate ourselves to ``bus``. Raises Malformed, EOFError, OSError, TimeoutError."""
-    return await asyncio.wait_for(_shake(client, bus), WITHIN)
+    async with asyncio.timeout(WITHIN):
+        return await _shake(client, bus)
 
 
 async def _shake(client: socket.socket, bus: socket.socket) -> Shaken:

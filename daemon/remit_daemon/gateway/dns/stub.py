@@ -75,14 +75,16 @@ async def serve_tcp(resolver: Resolver, client: socket.socket, origin: Origin) -
     loop = asyncio.get_running_loop()
     try:
         while True:
-            size = int.from_bytes(await asyncio.wait_for(_exactly(client, 2), IDLE), "big")
-            if size > MAX_QUERY:
-                return
-            raw = await asyncio.wait_for(_exactly(client, size), IDLE)
+            async with asyncio.timeout(IDLE):
+                size = int.from_bytes(await _exactly(client, 2), "big")
+                if size > MAX_QUERY:
+                    return
+                raw = await _exactly(client, size)
             answer = await resolver.respond(raw, origin, udp=False)
             if not answer:
                 return
-            await asyncio.wait_for(loop.sock_sendall(client, len(answer).to_bytes(2, "big") + answer), IDLE)
+            async with asyncio.timeout(IDLE):
+                await loop.sock_sendall(client, len(answer).to_bytes(2, "big") + answer)
     except (OSError, TimeoutError, EOFError):
         pass
     finally:

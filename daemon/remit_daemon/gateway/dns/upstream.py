@@ -84,9 +84,11 @@ class Upstream:
     async def _one(self, where: tuple[str, int], name: str, type: int) -> Answer | None:
         """Return one server's answer, None when it gives none."""
         try:
-            found = await asyncio.wait_for(self._udp(where, name, type), self._udp_wait)
+            async with asyncio.timeout(self._udp_wait):
+                found = await self._udp(where, name, type)
             if found.truncated:
-                found = await asyncio.wait_for(self._tcp(where, name, type), self._tcp_wait)
+                async with asyncio.timeout(self._tcp_wait):
+                    found = await self._tcp(where, name, type)
         except (OSError, TimeoutError, MessageError):
             return None
         return None if found.truncated else found

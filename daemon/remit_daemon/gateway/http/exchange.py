@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
@@ -21,7 +23,7 @@ import h11
 from remit_daemon.gateway.accept import HangUp, revoke, will_reset
 from remit_daemon.gateway.authority import Refused
 from remit_daemon.gateway.http import head as heads
-from remit_daemon.gateway.http import secrets
+from remit_daemon.gateway.http import secrets, signatures
 from remit_daemon.gateway.http.head import Head, HeadError
 from remit_daemon.gateway.http.streams import linger
 from remit_daemon.peers import ports
@@ -151,7 +153,8 @@ class Exchange:
         clock = asyncio.get_running_loop().time
         end = clock() + HEAD_WITHIN
         while not (size := heads.find(self._buffer)):
-            data = await asyncio.wait_for(self._client.recv(), end - clock())
+            async with asyncio.timeout(end - clock()):
+                data = await self._client.recv()
             if not data:
                 if self._buffer:
                     raise HeadError("the connection ended inside a head")
@@ -305,6 +308,13 @@ class Exchange:
         if bound:
             fields = [(n, v) for n, v in fields if n.lower() not in _HIDING]
             fields.append((b"Accept-Encoding", b"identity"))  # what comes back is looked through
+        snapshot = self._authority.snapshot
+        if signatures.wanted(snapshot, hosts.service(host), port):
+            signer = signatures.signer_of(self._ctx)
+            nonce = os.urandom(signatures.NONCE)
+            fields = signer.sign(
+                head.method, target, self._scheme, fields, snapshot.signs_as, int(time.time()), nonce
+            )
         if head.upgrade == "websocket":
             fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         return fields, target, scrub

@@ -293,8 +293,10 @@ async def _value(secret: Secret, env: dict[str, str]) -> bytes:
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        out = await asyncio.wait_for(process.stdout.read(MAX_VALUE + 2), COMMAND_LIMIT)
-        if await asyncio.wait_for(process.wait(), COMMAND_LIMIT):
+        async with asyncio.timeout(COMMAND_LIMIT):
+            out = await process.stdout.read(MAX_VALUE + 2)
+            status = await process.wait()
+        if status:
             raise OSError(f"{command[0]} ended with status {process.returncode}")
     finally:
         if process.returncode is None:

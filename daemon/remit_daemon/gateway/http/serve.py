@@ -11,7 +11,7 @@ address that was decided. A name that only the client claims counts when policy 
 to by that name, never to the address. No server name, or an encrypted hello, is a host unknown: the address itself must be
 allowed. Nothing of the client's goes out before it has been looked at; a server that speaks first is heard.
 
-Where a host has rules for requests, or a secret, only HTTP that we can read goes there.
+Where a host has rules for requests, a secret, or is to get signed requests, only HTTP that we can read goes there.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from remit_daemon.gateway.accept import will_reset
 from remit_daemon.gateway.authority import Refused
+from remit_daemon.gateway.dial import peer
 from remit_daemon.gateway.http import hello as tls
 from remit_daemon.gateway.http import relay as relays
-from remit_daemon.gateway.http import secrets
+from remit_daemon.gateway.http import secrets, signatures
 from remit_daemon.gateway.http.ca import Authority as Certificates
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.gateway.http.exchange import Exchange, ends, explicitly_allowed, permitted
@@ -197,7 +198,12 @@ class _Connection:
     def looked_into(self, host: str) -> bool:
         """Tell whether only readable requests may go to ``host``."""
         vault = secrets.vault_of(self.ctx)
-        return self.ctx.authority.engine.has_requests(host, self.port) or bool(vault.bound(host, self.port))
+        authority = self.ctx.authority
+        return (
+            authority.engine.has_requests(host, self.port)
+            or bool(vault.bound(host, self.port))
+            or signatures.wanted(authority.snapshot, host, self.port)
+        )
 
     def _drop(self) -> None:
         if self.upstream is not None:
@@ -347,7 +353,8 @@ class _Connection:
         client = Tls(Plain(self.client, data), certificates(self.ctx).context(host), server_side=True)
         self.first = None
         try:
-            await asyncio.wait_for(client.handshake(), HANDSHAKE_WITHIN)
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                await client.handshake()
         except (ssl.SSLError, OSError, TimeoutError) as e:
             said = getattr(e, "reason", None) or e
             raise self.refuse(
@@ -401,7 +408,8 @@ async def secured(sock: socket.socket, host: str) -> Tls:
     """Return TLS to ``host`` over ``sock``, its certificate verified. Raises OSError."""
     upstream = Tls(Plain(sock), _trusting(), server_side=False, name=host)
     try:
-        await asyncio.wait_for(upstream.handshake(), HANDSHAKE_WITHIN)
+        async with asyncio.timeout(HANDSHAKE_WITHIN):
+            await upstream.handshake()
     except ssl.SSLCertVerificationError as e:
         sock.close()
         raise OSError(errno.EPROTO, f"its certificate is not valid: {e.verify_message}") from None
@@ -445,7 +453,8 @@ async def serve_transparent(
 async def serve_refused(ctx: Context, client: socket.socket, origin: Origin, refused: Refused) -> None:
     """Tell a client of which nothing was read yet why it is refused. Raises OSError."""
     try:
-        first = await asyncio.wait_for(_listen(client, bytearray()), EXPLAIN_WITHIN)
+        async with asyncio.timeout(EXPLAIN_WITHIN):
+            first = await _listen(client, bytearray())
     except (TimeoutError, EOFError, tls.HelloError) as e:
         raise OSError(errno.ECONNRESET, str(e)) from None
     await explain(ctx, client, refused, first)
@@ -463,8 +472,9 @@ async def explain(ctx: Context, client: socket.socket, refused: Refused, first: 
         if first.kind == TLS and first.hello is not None and first.hello.sni:
             host = hosts.canonical(first.hello.sni)
             stream = Tls(Plain(client, first.data), certificates(ctx).context(host), server_side=True)
-            await asyncio.wait_for(stream.handshake(), EXPLAIN_WITHIN)
-            await asyncio.wait_for(stream.recv(), EXPLAIN_WITHIN)
+            async with asyncio.timeout(EXPLAIN_WITHIN):
+                await stream.handshake()
+                await stream.recv()
         elif first.kind != HTTP:
             raise OSError(errno.ECONNRESET, "no words for a refusal")
     except (TimeoutError, EOFError, hosts.HostError, ssl.SSLError) as e:
@@ -516,6 +526,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
         permit = current[0]
         try:
             upstream = await ctx.dial(host, port, origin)
+            ip = host if hosts.is_address(host) else peer(upstream)
         except OSError as e:
             fault = Refused(
                 f"{host} cannot be reached: {e.strerror or e}",
@@ -525,9 +536,7 @@ async def serve_proxy(ctx: Context, client: socket.socket, origin: Origin) -> No
             permit.done(errno.errorcode.get(e.errno or 0, "EIO"), note=e.strerror or "")
             await Plain(client).send(refusal(502, "Bad Gateway", fault, "bad gateway"))
             return
-        address = hosts.is_address(host)
-        names = () if address else (host,)
-        ip = host if address else str(upstream.getpeername()[0])
+        names = () if ip == host else (host,)
         connection = _Connection(ctx, client, origin, ip, port, names, upstream, permit)
         try:
             await Plain(client).send(b"HTTP/1.1 200 Connection established\r\n\r\n")

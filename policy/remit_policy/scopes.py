@@ -1,7 +1,7 @@
 """The scopes that a token can have, and the roles that stand for several: data, each with a sentence for people.
 
 A scope says which kind of thing; which things of that kind, a token's ``authorization_details`` say. There is none that
-stands for all. *Sensitive* scopes are an administrator's to grant.
+stands for all. *Sensitive* scopes are an administrator's to grant. Policy files name roles of their own in ``[scopes.NAME]``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 READ, WRITE = "read", "write"
 LOW, MEDIUM, HIGH = "low", "medium", "high"
@@ -64,14 +64,22 @@ ROLES = {
 }  # fmt: skip
 
 
-def expand(words: Iterable[str]) -> frozenset[str]:
-    """Return the scopes that ``words``, names of scopes and roles, stand for. Raises UnknownScope."""
+RESOURCE = "token:"  # before a scope's name, where policy decides whether an agent may have it
+
+
+def expand(words: Iterable[str], own: Mapping[str, tuple[str, ...]] | None = None) -> frozenset[str]:
+    """Return the scopes that ``words``, names of scopes and roles, stand for. Raises UnknownScope.
+
+    ``own`` are the roles that policy files define, with their scopes.
+    """
     found: set[str] = set()
     for word in words:
         if word in ROLES:
             found.update(ROLES[word])
         elif word in SCOPES:
             found.add(word)
+        elif own and word in own:
+            found.update(own[word])
         else:
             raise UnknownScope(word)
     return frozenset(found)
