@@ -1,6 +1,6 @@
 """Limits over any interleaving of points, lost frames, crashes and clocks: never more than the amount and what came back.
 
-The truth is kept beside: one bucket that everything really done fills, emptied by as much as the clock ever moved forward. It
+The truth is kept beside: one bucket that everything done or let go fills, emptied by as much as the clock ever moved forward. It
 must never overflow. And nobody is locked out: when all have ended and time has passed, an act goes through again.
 """
 
@@ -82,6 +82,10 @@ class Limited(RuleBasedStateMachine):
                     for p in self.points:
                         if (p.session, bool(p.first)) == (c.session, to_gateway) and p.connected:
                             p.inbox.append(c.frame)
+                            if (
+                                c.frame.get("verdict") == "allow"
+                            ):  # done sooner or later: it counts from here on
+                                self.done(p.waiting.get(c.frame["seq"], 0))
 
     def start(self) -> None:
         self.born += 1
@@ -138,9 +142,7 @@ class Limited(RuleBasedStateMachine):
                 p.purse.granted(frame["limit"], frame["given"], frame["recall"])
                 self.tell(p)
             elif frame["type"] == "answer":
-                cost = p.waiting.pop(frame["seq"], 0)
-                if frame["verdict"] == "allow":
-                    self.done(cost)
+                p.waiting.pop(frame["seq"], 0)
 
     @rule(pick=PICK)
     def lose(self, pick: int) -> None:

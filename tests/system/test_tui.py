@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from system.harness import Arena
 
+_numbers = itertools.count()
 SECONDS = 20.0  # for what takes one, on a busy machine
 
 
@@ -20,7 +22,8 @@ class Terminal:
 
     def __init__(self, arena: Arena, name: str, columns: int = 80, rows: int = 24) -> None:
         self.arena = arena
-        self.socket = f"{arena.run_dir}/tui-{name}"
+        # A name of its own: a server that was just told to end still holds the last one's.
+        self.socket = f"{arena.run_dir}/tui-{name}-{next(_numbers)}"
         env = {**arena.env, "TERM": "screen-256color"}
         command = " ".join(arena.remit("tui"))
         code, _, err = arena.communicate(

@@ -25,7 +25,9 @@ def waiting(count: int) -> str:
 def agents(sessions: tuple[Session, ...], width: int) -> str:
     """Return which agents run, in at most ``width`` cells; those without room are counted."""
     names = Counter(
-        shown(s.agent) + (" (paused)" if s.state == "paused" else "")
+        shown(s.agent)
+        + (" (paused)" if s.state == "paused" else "")
+        + ("" if s.confined else " (unconfined)")
         for s in sessions
         if s.state != "ended"
     )

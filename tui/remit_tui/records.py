@@ -157,6 +157,7 @@ class Prompt:
         return (
             self.agent, self.session, self.project, self.ops, self.path, self.path2,
             self.pid, self.exe, self.comm, self.argv, self.source, self.scopes, self.kind, self.parents, self.purpose, self.facts,
+            self.confined,
         )  # fmt: skip
 
 
@@ -178,6 +179,7 @@ class Session:
     waiting: int = 0
     assurance: str = ""
     enforced: tuple[str, ...] = ()
+    confined: bool = True
 
     @classmethod
     def of(cls, record: object) -> Session:
@@ -199,6 +201,7 @@ class Session:
             waiting=int(_number(record, "waiting")),
             assurance=str(record.get("assurance") or ""),
             enforced=_texts(record, "enforced"),
+            confined=record.get("confined") is not False,
         )
 
 

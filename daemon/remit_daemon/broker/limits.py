@@ -57,13 +57,8 @@ def costs_of(texts: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 
 def root(state: State, session: str) -> Session:
-    """Return the session whose limits ``session`` draws from: the first of its chain."""
-    found = state.sessions[session]
-    seen = {found.id}
-    while (above := getattr(found, "parent", "")) in state.sessions and above not in seen:
-        seen.add(above)
-        found = state.sessions[above]
-    return found
+    """Return the session whose limits ``session`` draws from: the one that the person started."""
+    return state.sessions[state.chain(session)[-1]]
 
 
 def _key(state: State, session: str, limit: Limit) -> str:
@@ -72,9 +67,12 @@ def _key(state: State, session: str, limit: Limit) -> str:
 
 
 def limits_of(state: State, session: str) -> tuple[Limit, ...]:
-    """Return the limits that ``session`` is under: its own snapshot's and those of its chain's root."""
+    """Return the limits that ``session`` is under while it lives: its own snapshot's and those of all above it.
+
+    Of the same limit the one further up counts: an agent writes the policy of what it starts, and is not to give itself more so.
+    """
     found: dict[str, Limit] = {}
-    for ident in (root(state, session).id, session):
+    for ident in state.chain(session) if session in state.bases else ():
         if ident in state.bases:
             found |= {limit.ident: limit for limit in state.bases[ident].limits}
     return tuple(found.values())

@@ -17,6 +17,7 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     return {
         "id": session.id,
         "agent": session.agent,
+        "parent": session.parent or None,
         "pid": session.pid,
         "project": session.project,
         "argv": list(session.argv),
@@ -28,13 +29,16 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
         "net_all": session.net_all,
         "waiting": waiting,
         "assurance": session.assurance,
+        "confined": session.confined,
         "enforced": list(session.enforced),
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``limit`` the state of the limit
-    that is spent."""
+def prompt_view(
+    prompt: Prompt, holding: int, looking: bool, confined: bool, whom: str = "", limit: str = ""
+) -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``confined`` its session's, ``whom`` a rule for
+    longer would be for ("": who asks), ``limit`` the state of the limit that is spent."""
     answer, about = prompt.answer, prompt.consent
     if about is not None and prompt.state is PromptState.OPEN:
         holding = len(about.requests)
@@ -45,7 +49,7 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") ->
             scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
             continue
         ops, patterns, tokens = meaning(prompt, scope.pattern)
-        rule = describe("allow", ops, patterns, prompt.agent, "always", tokens)
+        rule = describe("allow", ops, patterns, whom or prompt.agent, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
     return {
         "id": prompt.id,
@@ -87,6 +91,8 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool, limit: str = "") ->
         "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
         if prompt.consent
         else [],
+        "purpose": prompt.purpose,
+        "confined": confined,
     }
 
 

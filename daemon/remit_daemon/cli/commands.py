@@ -118,6 +118,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         extra += ", network unmediated" if s["net_all"] else ""
         extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
+        extra += "" if s["confined"] else f", unconfined ({s['assurance']})"
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {moment_text(s['started'])}  {escape(s['project'])}"
         )
@@ -179,6 +180,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"    program {escape(p['exe'])} (process {p['pid']}), {where}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
+    if not p["confined"]:
+        lines.insert(2, "    unconfined: it is told your answer, and nothing holds it to that")
     if p["chain"]:
         lines.append(
             "    started by " + ", by ".join(f"{escape(c['comm'])} ({c['pid']})" for c in p["chain"])
@@ -198,6 +201,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]
+    if p["purpose"]:
+        lines.append(f"    it claims: {escape(p['purpose'])}")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, request, exchange,        key        create, list, review, revoke: for programs
                         introspect, revoke, list, scopes            that nobody can approve each time
+  hook claude|codex|gemini   answer that agent's hook before a tool call
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -47,6 +48,12 @@ def main() -> int:
 
 def _run(args: list[str]) -> int:
     from remit_daemon.kernel.syscalls import UnsupportedMachine
+    from remit_daemon.peers import mark
+
+    if mark.inside():
+        from remit_daemon.cli import delegate_cmd
+
+        return delegate_cmd.run(args)
 
     try:
         from remit_daemon.supervisor import run
@@ -87,6 +94,10 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name == "hook":
+        from remit_daemon.cli import hook_cmd
+
+        return hook_cmd.run(args, json_out=json_out)
     if name in ("agent", "adopt"):
         from remit_daemon.cli import agent_cmd
 

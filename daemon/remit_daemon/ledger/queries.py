@@ -141,7 +141,13 @@ def _select(
         terms.append("r.seq > ?")
         values.append(floor)
     for name in ("actor", "agent", "session", "op", "rule"):
-        if value := getattr(wanted, name):
+        if not (value := getattr(wanted, name)):
+            continue
+        if name == "agent":
+            # And what it did on behalf of others, whose names follow: "x of " up to, not including, "x of!".
+            terms.append("(r.agent = ? OR (r.agent > ? AND r.agent < ?))")
+            values += [store_text(value), store_text(value + " of "), store_text(value + " of!")]
+        else:
             terms.append(f"r.{name} = ?")
             values.append(store_text(value))
     if wanted.actor in ("human", "remit"):

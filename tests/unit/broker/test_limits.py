@@ -11,9 +11,10 @@ from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.limits import costs_of
 from remit_daemon.broker.records import Session
+from remit_daemon.wire.control import FIRST_AHEAD
 from remit_policy.engine import Engine
 from remit_policy.limits import Limit, Purse
-from remit_policy.model import ALLOW, USER, Rule, Snapshot
+from remit_policy.model import ALLOW, USER, Rule, Snapshot, loads
 
 RULES = (Rule(USER, ALLOW, "delete", "/w/**", source="u:1"),)
 DELETE = ("delete:1",)
@@ -30,8 +31,8 @@ class Desk:
         self.base = Snapshot("a", rules, limits=limits)
         self.seq = 0
 
-    def start(self, ident: str, agent: str = "a", ask: str = "prompt") -> str:
-        session = Session(ident, agent, 1, "i", 1, "/w", (agent,), self.clock.now, ask=ask)
+    def start(self, ident: str, agent: str = "a", ask: str = "prompt", parent: str = "") -> str:
+        session = Session(ident, agent, 1, "i", 1, "/w", (agent,), self.clock.now, ask=ask, parent=parent)
         self.handle(ev.Started(session, self.base))
         return ident
 
@@ -71,17 +72,37 @@ def test_a_session_may_have_a_limit_of_its_own() -> None:
     assert [desk.allowed("s1", 2), desk.allowed("s2", 2)] == [1, 1]
 
 
-def test_a_session_draws_from_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from remit_daemon.broker import limits
-
+def test_a_sub_session_draws_from_the_one_that_started_it() -> None:
     desk = Desk(limit(), limit(amount=2, per="session"))
     desk.start("s1")
-    desk.start("s2", "sub")
-    parents = {"s2": "s1"}
-    monkeypatch.setattr(
-        limits, "root", lambda state, ident: state.sessions[parents.get(ident, ident)]
-    )  # sessions do not name their parent yet
+    desk.start("s2", "sub of a", parent="s1")
     assert [desk.allowed("s2", 1), desk.allowed("s1", 3)] == [1, 1]
+    desk.handle(ev.Ended("s2", None))
+    assert desk.allowed("s1", 1) == 0, "what it used is not given back by its end"
+
+
+def test_a_sub_session_is_not_given_more_of_a_limit_by_a_policy_of_its_own() -> None:
+    desk = Desk(limit())
+    desk.start("s1")
+    desk.base = Snapshot("sub", RULES, limits=(limit(amount=1000), limit("calls", 2)))
+    desk.start("s2", "sub of a", parent="s1")
+    given = {m.kind: m.amount for m in loads(desk.broker.snapshot("s2")[0]).limits}
+    assert given == {"delete": 3, "calls": 2}, "what its supervisor is told"
+    assert desk.allowed("s2", 2) + desk.allowed("s1", 5) == 3
+    assert desk.ask("s2", ("calls:3",))["type"] == "asked", "and it may be under more"
+
+
+def test_a_question_ahead_of_an_act_is_not_counted_and_the_act_is_once() -> None:
+    desk = Desk(limit("calls", 3), rules=())
+    desk.start("s1")
+
+    def ask(seq: int, costs: tuple[str, ...] = ()) -> None:
+        desk.handle(ev.Ask("s1", seq, ("delete",), "/w/x", costs=costs))
+
+    ask(FIRST_AHEAD)
+    ask(1, ("calls:1",))
+    desk.handle(ev.Answer("p1", "allow", "once"))
+    assert desk.broker.limits("a", desk.clock.now)[0]["used"] == 1.0
 
 
 def test_what_was_spent_comes_back_evenly() -> None:

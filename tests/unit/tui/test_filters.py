@@ -16,6 +16,12 @@ from remit_tui.moments import MomentError, moment, stepped
 NOW = datetime(2026, 11, 29, 14, 30, 15).timestamp()  # a Sunday, local time
 
 
+@pytest.fixture(autouse=True)
+def _zone() -> None:
+    """Tests that try another time zone may have left it in force."""
+    time.tzset()
+
+
 def at(*parts: int) -> float:
     return datetime(*parts).timestamp()
 

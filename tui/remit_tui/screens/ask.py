@@ -26,6 +26,22 @@ Check = Callable[[str], Coroutine[Any, Any, tuple[bool, str]]]
 SETTLE = 0.15  # s without a keystroke after which what was written is checked
 
 
+class Pen(Input):
+    """An input that knows which keys it had."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, select_on_focus=False)
+        self._had: deque[events.Key] = deque(maxlen=16)
+
+    def on_key(self, event: events.Key) -> None:
+        """Remember the key."""
+        self._had.append(event)
+
+    def had(self, event: events.Key) -> bool:
+        """Tell whether this very key came by here."""
+        return any(event is key for key in self._had)
+
+
 class Ask(ModalScreen[str | None]):
     """Lets a person write one line. ``check`` says whether it will do, and what it would mean; Enter takes it then."""
 
@@ -45,7 +61,6 @@ class Ask(ModalScreen[str | None]):
         self._text = text
         self._check = check
         self._ahead: list[events.Key] = []  # typed before the line was there to take it
-        self._own: deque[events.Key] = deque(maxlen=64)  # keys that came here first, the latest
         self._checked: tuple[str, bool] | None = None
         self._wanted: str | None = None  # the text that is to be taken once it is checked
         self._pending: asyncio.Task[None] | None = None
@@ -54,7 +69,7 @@ class Ask(ModalScreen[str | None]):
         """Lay out title, line and what it means."""
         with Vertical():
             yield Lines(id="title")
-            yield Input(self._text, select_on_focus=False)
+            yield Pen(self._text)
             with VerticalScroll(can_focus=False):
                 yield Lines(id="means")
 
@@ -67,27 +82,23 @@ class Ask(ModalScreen[str | None]):
 
     def on_key(self, event: events.Key) -> None:
         """Keep what is typed before the line is there."""
-        self._own.append(event)
-        if self.focused is None and event.key != "escape":
-            self.ahead(event)
+        self.ahead(event)
 
-    def ahead(self, event: events.Key) -> bool:
-        """Take a key that was on its way to what is behind this; tell whether it was one."""
-        if self.focused is not None and any(event is key for key in self._own):
-            return False
+    def ahead(self, event: events.Key) -> None:
+        """Take a key that did not come by the line, since it was on its way to something else: the line is to have it."""
+        if event.key == "escape" or any(pen.had(event) for pen in self.query(Pen)):
+            return
         event.stop()
         event.prevent_default()
-        self._own.append(event)
         key = events.Key(event.key, event.character)
         if self.focused is None:
             self._ahead.append(key)
         else:
             self.app.post_message(key)
-        return True
 
     def _begin(self) -> None:
         """Put what was typed ahead where it belongs, and let the line take what follows."""
-        self.set_focus(self.query_one(Input))
+        self.set_focus(self.query_one(Pen))
         for key in self._ahead:
             self.app.post_message(key)
 

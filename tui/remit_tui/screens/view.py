@@ -61,7 +61,7 @@ class Desk(Protocol):
 class Lined(Protocol):
     """A small screen with a line to write in."""
 
-    def ahead(self, event: events.Key) -> bool:
+    def ahead(self, event: events.Key) -> None:
         """Take a key that was typed before it had the keyboard."""
 
 
