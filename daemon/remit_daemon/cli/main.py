@@ -15,6 +15,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
+  limits                what agents have spent of their limits
   policy                check, why, test, show,…  trust      take a project's own policy into account
   tui                   everything on one screen           daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's

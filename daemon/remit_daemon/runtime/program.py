@@ -86,6 +86,7 @@ async def _serve_approver(daemon: Daemon, peer: Peer, channel: Channel) -> None:
         log.warning("approver: refused: process %d is inside a session", peer.pid)
         refuse(channel, "programs inside a session may not use this socket")
     else:
+        daemon.lanes.person()
         await Approver(daemon, peer, channel).serve()
     await channel.linger()
 
