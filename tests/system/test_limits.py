@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import time
@@ -133,3 +135,41 @@ def test_leases_pay_for_most_and_what_is_left_comes_back(arena: Arena) -> None:
         time.sleep(0.03)
     assert state["held"] == 0
     assert 55 <= state["used"] <= 61, "used and no more: the rest of the lease was returned"
+
+
+GREEDY = """version = 1
+[agent.probe]
+roles = ["probe"]
+[agent.probe.limits]
+delete = "1000/h"
+"""
+
+
+def test_a_sub_session_shares_the_limit_whatever_its_own_policy_says(arena: Arena) -> None:
+    names = [f"{arena.project}/f{n}" for n in range(6)]
+    for name in names:
+        Path(name).write_text("x")
+        os.chmod(name, 0o666)
+    Path(arena.project, "greedy.toml").write_text(GREEDY)
+    arena._own(arena.project)
+    inner = arena.remit(
+        "run",
+        "--agent",
+        "probe",
+        "--policy",
+        f"{arena.project}/greedy.toml",
+        "--",
+        "/bin/rm",
+        "-f",
+        *names[1:],
+    )
+    script = f"/bin/rm -f {names[0]}; {shlex.join(inner)}"
+    arena.communicate(arena.remit_run("/bin/sh", "-c", script, ask="deny"))
+    left = [name for name in names if os.path.exists(name)]
+    assert len(left) == 3, "one by the session, two by what it started"
+    ours, _ = said(arena, "limits", "--agent", "probe")  # and one that it gave itself
+    assert ours["text"].startswith("3 of 3 deletions per h are spent by probe")
+    end = time.monotonic() + 5
+    while any(x["held"] for x in said(arena, "limits")) and time.monotonic() < end:
+        time.sleep(0.03)
+    assert not any(x["held"] for x in said(arena, "limits")), "its leases ended with it"

@@ -208,6 +208,30 @@ def refused(remit: Remit, path: str, mode: str) -> bool:
     return False
 
 
+def test_what_remitd_opens_counts_against_limits_but_for_reading(ready: Machine) -> None:
+    ready.policy(POLICY.replace("ROOT", ready.root) + '[agent.tool.limits]\ncalls = "2/h"\n')
+    person = ready.person()
+    person.call("reload")
+    remit, place = client(ready), f"{ready.root}/project/a.txt"
+
+    def used() -> int:
+        return round(person.call("limits")[0]["used"])
+
+    for _ in range(3):
+        os.close(remit.open(place))
+    remit.request("write", place)
+    assert used() == 0, "nothing was done yet"
+    for _ in range(2):
+        os.close(remit.open(place, "write"))
+    assert used() == 2
+    prompt, got = answered(ready, lambda: remit.open(place, "write"), "allow")
+    assert prompt["limit"].startswith("2 of 2 acts per h are spent")
+    os.close(got)
+    prompt, got = answered(ready, lambda: remit.open(f"{ready.root}/project/b.txt", "create"), "deny")
+    assert isinstance(got, Denied)
+    assert not os.path.exists(f"{ready.root}/project/b.txt")
+
+
 def test_open_gives_nothing_else(ready: Machine) -> None:
     remit = client(ready)
     for what, path in hostile(ready.root).items():
