@@ -27,7 +27,17 @@ from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
 from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Decider, Judge
 from remit_daemon.broker.keeping import MAX_ALWAYS
-from remit_daemon.broker.records import ALWAYS, ONCE, SESSION, Before, Grant, Prompt, Session, Settled
+from remit_daemon.broker.records import (
+    ALWAYS,
+    ONCE,
+    PROCESS,
+    SESSION,
+    Before,
+    Grant,
+    Prompt,
+    Session,
+    Settled,
+)
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
 from remit_daemon.broker.state import State, before_change
@@ -423,7 +433,9 @@ class Broker:
         out: list[ev.Command] = []
         for prompt in [p for p in self._open("") if p.consent is not None and p.consent.client == client]:
             out += self._miss(prompt)
-        for grant in [g for g in s.grants.values() if client and g.client == client]:
+        # What was allowed ends with the client. That it was told no for longer stays, where its name outlives it.
+        gone = [g for g in s.grants.values() if client and g.client == client]
+        for grant in [g for g in gone if g.verdict == "allow" or client.startswith(PROCESS)]:
             del s.grants[grant.id]
             out.append(ev.Drop("grant", grant.id))
         return _ordered(out)

@@ -96,7 +96,7 @@ class Tokens:
             "token.introspect": lambda who, p: self.issuer.introspect(
                 want(p, token=str)["token"], who.identity
             ),
-            "token.revoke": self._given_back,
+            "token.revoke": self.give_back,
             "token.keys": lambda _, p: (want(p) and None) or self.issuer.jwks(),
             "token.metadata": lambda _, p: (want(p) and None) or self.issuer.metadata(),
         }
@@ -164,7 +164,7 @@ class Tokens:
         )  # fmt: skip
         return self._given(who, token, text)
 
-    def _given_back(self, who: Who, params: Params) -> Params:
+    def give_back(self, who: Who, params: Params) -> Params:
         """``token.revoke`` (RFC 7009): a token or a refresh handle that its holder has no more use for."""
         p = want(params, token=str, token_type_hint=(str, ""))
         gone = self.issuer.revoke_text(p["token"], who.identity)
@@ -175,7 +175,7 @@ class Tokens:
         except TokenError:
             pass  # no handle: nothing is wrong, the RFC says
         if gone:
-            self._revoked(gone, who.session.agent if who.session else "", who.session, actor="agent")
+            self.revoked(gone, who.session.agent if who.session else "", who.session, actor="agent")
         return {}
 
     def give(self, who: Who, agent: str, wanted: Wanted, grant_id: str, *, txn: str = "", rule: str = "", actor: str = "agent") -> Params:  # fmt: skip
@@ -187,6 +187,7 @@ class Tokens:
         token, text = self.issuer.issue(
             subject=self._subject, agent=agent, bound=who.identity, grant_id=grant_id, scope=" ".join(wanted.scopes),
             details=wanted.details, audience=wanted.audience, sensitive=True, txn=txn,
+            issuer=who.oauth.issuer if who.oauth else "", client=who.oauth.id if who.oauth else "",
         )  # fmt: skip
         return self._given(who, token, text, actor=actor, rule=rule)
 
@@ -211,7 +212,7 @@ class Tokens:
         return {
             "access_token": text,
             "issued_token_type": TOKEN_TYPE,
-            "token_type": "N_A",  # RFC 8693 2.2.1: no bearer token, it is the process's own
+            "token_type": "Bearer" if token.bearer else "N_A",  # RFC 8693 2.2.1: it is the process's own
             "expires_in": token.expires - token.issued,
             "scope": " ".join(sorted(token.scopes)),
             "authorization_details": [d.as_json() for d in token.details],
@@ -250,7 +251,7 @@ class Tokens:
                 self.consents.handles.end(family=token.txn)
         self.consents.handles.end(grant_id=p["grant"])
         gone = self.issuer.revoke(jti=jti, grant_id=p["grant"])
-        self._revoked(gone, "", None, actor="human")
+        self.revoked(gone, "", None, actor="human")
         return {"revoked": gone}
 
     def _scopes(self, params: Params) -> Params:
@@ -272,16 +273,16 @@ class Tokens:
         self.issuer.revoke(grant_id=session.id)
         self.issuer.revoke(bound=session.identity)
 
-    def end_grant(self, grant: str) -> None:
-        """Revoke what was given under a grant: it is gone, or rests."""
+    def end_grant(self, grant: str) -> list[str]:
+        """Revoke what was given under a grant: it is gone, or rests. Returns the tokens."""
         self.consents.handles.end(grant_id=grant)
-        self.issuer.revoke(grant_id=grant)
+        return self.issuer.revoke(grant_id=grant)
 
     def end_family(self, family: Family, why: str) -> None:
         """Revoke the tokens of ``family``, whose handles have ended; ``why`` goes into the ledger."""
         gone = self.issuer.revoke(txn=family.id)
         session = self._daemon.broker.state.sessions.get(family.session)
-        self._revoked(gone, family.agent, session, actor="remit", why=why)
+        self.revoked(gone, family.agent, session, actor="remit", why=why)
 
     def end_all(self) -> None:
         """Revoke every token: another policy is in force, and roles may stand for something else.
@@ -292,8 +293,8 @@ class Tokens:
         self.issuer.revoke_all()
 
     def watch(self, who: Who) -> None:
-        """Have what a process outside sessions asked for and was given end with it."""
-        if who.session is not None or who.identity in self._watched:
+        """Have what a process outside sessions asked for and was given end with it, where it is held."""
+        if who.session is not None or who.pidfd < 0 or who.identity in self._watched:
             return
         pidfd = os.dup(who.pidfd)
         self._watched[who.identity] = pidfd
@@ -309,9 +310,10 @@ class Tokens:
 
     # -- the ledger --------------------------------------------------------------------------------
 
-    def _revoked(
+    def revoked(
         self, gone: list[str], agent: str, session: Session | None, *, actor: str, why: str = ""
     ) -> None:
+        """Record that the tokens ``gone`` were revoked, and why."""
         named = ", ".join(gone[:MAX_NAMED]) or "nothing"
         more = f" and {len(gone) - MAX_NAMED} more" if len(gone) > MAX_NAMED else ""
         self._record("revoke", agent, f"{named}{more}{': ' if why else ''}{why}", session, actor=actor)

@@ -12,6 +12,9 @@ Its claims: ``iss``, ``sub``, ``aud``, ``client_id`` (the agent that acts), ``jt
 the session, grant or key that it comes of; ``txn``, which all that were made from one share, ``parent_jti``; and ``epoch``. Who
 verifies offline (JWKS) compares that with ``revocation_epoch`` of the metadata: a token of a smaller one was issued before
 something was revoked, so it is refused, or asked about (introspection). A process's end moves no epoch: nobody presents its tokens.
+
+A token for a client of OAuth has the URL at which it was issued as ``iss`` and the client's id as ``client_id``. Where the client's
+process cannot be held, it is a bearer token (RFC 6750) without ``cnf``: good for whoever has it, at its audience alone.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ GRANT_TYPES = (
     "urn:ietf:params:oauth:grant-type:device_code",  # RFC 8628 3.4
     "refresh_token", "client_credentials",  # RFC 6749 6, 4.4
 )  # fmt: skip
+OAUTH = "oauth:"  # before the id of a client to which a token is bound that no process is: a bearer token
 _CNF = "urn:remit:process"  # our confirmation method (RFC 7800 3.1 lets profiles add their own)
 
 
@@ -67,7 +71,10 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity."""
+    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity, or OAUTH and a client's id.
+
+    ``issuer`` and ``client`` are set for a client of OAuth: the URL at which it was served, and its id.
+    """
 
     jti: str
     subject: str
@@ -83,6 +90,13 @@ class Token:
     epoch: int
     parent: str = ""
     depth: int = 0
+    issuer: str = ""
+    client: str = ""
+
+    @property
+    def bearer(self) -> bool:
+        """Whether whoever has the token may present it."""
+        return self.bound.startswith(OAUTH)
 
     def claims(self, issuer: str) -> dict[str, Any]:
         """Return the claims of RFC 9068 2.2, RFC 8693 4.1, RFC 9396 9.1 and ours."""
@@ -90,11 +104,12 @@ class Token:
         for name in reversed(self.actors):
             act = {"sub": name} | ({"act": act} if act else {})
         out: dict[str, Any] = {
-            "iss": issuer, "sub": self.subject, "aud": self.audience, "client_id": self.actors[0], "jti": self.jti,
+            "iss": self.issuer or issuer, "sub": self.subject, "aud": self.audience, "client_id": self.client or self.actors[0], "jti": self.jti,
             "iat": self.issued, "nbf": self.issued, "exp": self.expires, "scope": " ".join(sorted(self.scopes)), "act": act,
-            "authorization_details": [d.as_json() for d in self.details], "cnf": {_CNF: self.bound},
+            "authorization_details": [d.as_json() for d in self.details],
             "grant_id": self.grant_id, "txn": self.txn, "epoch": self.epoch,
         }  # fmt: skip
+        out |= {} if self.bearer else {"cnf": {_CNF: self.bound}}
         return out | ({"parent_jti": self.parent} if self.parent else {})
 
 
@@ -139,11 +154,13 @@ class Issuer:
         sensitive: bool = False,
         life: int = LIFE,
         txn: str = "",
+        issuer: str = "",
+        client: str = "",
     ) -> tuple[Token, str]:
         """Return a token for a grant that a person or the policy gave, and its text. Raises TokenError.
 
         ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them;
-        ``txn`` names what the token is one more of.
+        ``txn`` names what the token is one more of; ``issuer`` and ``client`` are as in ``Token``.
         """
         scopes, asked = self.wanted(scope, tuple(details))
         if len(audience) > MAX_AUDIENCE or not audience.isprintable():
@@ -158,7 +175,7 @@ class Issuer:
         now = int(self._clock())
         token = Token(
             self._name(), subject, (agent,), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
-            grant_id, txn or self._name(), self.epoch,
+            grant_id, txn or self._name(), self.epoch, issuer=issuer, client=client,
         )  # fmt: skip
         return token, self._sign(token)
 
@@ -336,14 +353,12 @@ class Issuer:
         return {"keys": [dict(self._key.as_dict(private=False))]}
 
     def metadata(self) -> dict[str, Any]:
-        """Return what this server can, as RFC 8414 names it."""
+        """Return what the sockets offer, in the words of RFC 8414, which is about URLs: its document is ``runtime.oauth``'s."""
         return {
             "issuer": self.issuer,
             "scopes_supported": sorted(SCOPES),
             "grant_types_supported": list(GRANT_TYPES),
             "authorization_details_types_supported": list(rar.TYPES),
-            "response_types_supported": [],  # RFC 8414 2 requires it; there is no authorization endpoint
-            "token_endpoint_auth_methods_supported": ["none"],
             "revocation_epoch": self.epoch,
         }
 
