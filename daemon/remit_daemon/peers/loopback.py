@@ -13,7 +13,9 @@ import struct
 
 from remit_daemon.peers import diag
 
-_ESTABLISHED = 1  # TCP_ESTABLISHED, <net/tcp_states.h>
+_STATES = (
+    1 << 1 | 1 << 4 | 1 << 5 | 1 << 8
+)  # <net/tcp_states.h>: established, or one side has said all (FIN_WAIT1, 2, CLOSE_WAIT)
 _REQUEST = struct.Struct(
     "=BBBBI"
 )  # the head of inet_diag_req_v2, <linux/inet_diag.h>; inet_diag_sockid follows
@@ -29,7 +31,7 @@ def owner(there: tuple[str, int], here: tuple[str, int]) -> tuple[int, int] | No
     source, target = _socket.inet_aton(there[0]), _socket.inet_aton(here[0])
     for family, head in ((_socket.AF_INET, b""), (_socket.AF_INET6, _MAPPED)):
         ident = _ID.pack(there[1], here[1], head + source, head + target)
-        request = _REQUEST.pack(family, _socket.IPPROTO_TCP, 0, 0, 1 << _ESTABLISHED) + ident
+        request = _REQUEST.pack(family, _socket.IPPROTO_TCP, 0, 0, _STATES) + ident
         found = None
         for body in diag.dump(request):  # to its end, or the socket that tells is closed too early
             # struct inet_diag_msg: 4 bytes, then as in the request; the user's id and the inode are its last words.
@@ -40,7 +42,7 @@ def owner(there: tuple[str, int], here: tuple[str, int]) -> tuple[int, int] | No
                 and body[24 : 24 + size] == head + target
             ):
                 found = struct.unpack_from("=II", body, 64)
-        if found is not None:
+        if found is not None and found[1]:  # without an inode it is nobody's any more
             return found[0], found[1]
     return None
 

@@ -24,6 +24,7 @@ from remit_daemon.runtime.consents import Consents
 from remit_daemon.runtime.keys import Keys
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.tokens import details as rar
+from remit_daemon.tokens.handles import Reused
 from remit_daemon.tokens.issuer import ALG, TOKEN_TYPE, Issuer, Token, TokenError
 from remit_daemon.tokens.wanted import Wanted
 from remit_daemon.wire.rpc import INVALID_PARAMS, NOT_FOUND, TOKEN_REFUSED
@@ -167,15 +168,23 @@ class Tokens:
     def give_back(self, who: Who, params: Params) -> Params:
         """``token.revoke`` (RFC 7009): a token or a refresh handle that its holder has no more use for."""
         p = want(params, token=str, token_type_hint=(str, ""))
+        agent = who.session.agent if who.session else ""
+        try:
+            agent = agent or self.issuer.verify(p["token"], who.identity).actors[-1]
+        except TokenError:
+            pass  # no token: nothing is wrong, the RFC says
         gone = self.issuer.revoke_text(p["token"], who.identity)
         try:
             family = self.consents.handles.look(p["token"], who.identity)
+            agent = agent or family.agent
             self.consents.handles.end(family=family.id)
             gone += self.issuer.revoke(txn=family.id)
+        except Reused as e:
+            self.end_family(e.family, "a refresh handle was used twice")
         except TokenError:
-            pass  # no handle: nothing is wrong, the RFC says
+            pass  # no handle either
         if gone:
-            self.revoked(gone, who.session.agent if who.session else "", who.session, actor="agent")
+            self.revoked(gone, agent, who.session, actor="agent")
         return {}
 
     def give(self, who: Who, agent: str, wanted: Wanted, grant_id: str, *, txn: str = "", rule: str = "", actor: str = "agent") -> Params:  # fmt: skip

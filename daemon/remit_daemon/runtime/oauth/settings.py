@@ -106,23 +106,28 @@ class SettingsFile:
     def now(self) -> Settings:
         """Return what holds now."""
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            st = os.stat(self._path)
         except FileNotFoundError:
             self._stamp, self._now = None, Settings()
             return self._now
         except OSError as e:
             log.error("%s: %s", self._path, e.strerror or e)
             return self._now
-        with open(fd, "rb") as f:
-            st = os.fstat(fd)
-            stamp = (st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-            if stamp != self._stamp:
-                self._stamp = stamp
-                try:
-                    raw = f.read(MAX_FILE + 1)
-                    if len(raw) > MAX_FILE:
-                        raise BadSettings("too large")
-                    self._now = parse(raw.decode())
-                except (OSError, ValueError) as e:
-                    log.error("%s: what held before still holds: %s", self._path, e)
+        stamp = (st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._now = parse(self._read())
+            except (OSError, ValueError) as e:
+                log.error("%s: what held before still holds: %s", self._path, e)
         return self._now
+
+    def _read(self) -> str:
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            raw = os.read(fd, MAX_FILE + 1)
+        finally:
+            os.close(fd)
+        if len(raw) > MAX_FILE:
+            raise BadSettings("too large")
+        return raw.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Any
 
@@ -105,6 +106,12 @@ def test_a_grant_brings_handles_until_it_is_revoked(served: tuple[Machine, FakeC
     third = refresh(second["refresh_token"]).json
     assert refresh(first["refresh_token"]).error == (400, "invalid_grant")
     assert refresh(third["refresh_token"]).error == (400, "invalid_grant"), "the copy ended the family"
+    more = client.token(code_of(machine, client, for_=3600)).json
+    assert refresh(more["refresh_token"]).status == 200
+    assert client.post("/revoke", token=more["refresh_token"], client_id="inspector").status == 200
+    assert not person.call("token.introspect", token=more["access_token"])["active"], (
+        "a handle used twice was copied"
+    )
     # A grant does not answer the next question: whoever says that it is this client may be another.
     client.begin()
     (shown,) = person.call("prompts")
@@ -254,8 +261,6 @@ def test_a_resource_asks_with_a_key_of_its_own(served: tuple[Machine, FakeClient
     assert ask(Authorization=f"Bearer {others}").json == {"active": False}
     said = ask(Authorization=f"Bearer {mine}").json
     assert (said["active"], said["aud"], said["client_id"]) == (True, RESOURCE, "inspector")
-    import base64
-
     basic = base64.b64encode(f"mcp:{mine}".encode()).decode()
     assert ask(Authorization=f"Basic {basic}").json["active"]
 
