@@ -271,7 +271,11 @@ def test_without_a_rule_a_session_does_not_reach_it(served: tuple[Arena, int]) -
 @pytest.mark.parametrize("unmediated", [False, True])
 def test_a_session_that_reaches_it_asks_like_all(served: tuple[Arena, int], unmediated: bool) -> None:
     arena, port = served
-    net = "all = true" if unmediated else f'connect = {{ allow = ["localhost:{port}"] }}'
+    net = (
+        "all = true"
+        if unmediated
+        else f'connect = {{ allow = ["localhost:{port}", "{arena.run_dir}/remit/**"] }}'
+    )
     arena.write_policy(more=f"\n[role.probe.net]\n{net}\n")
     said, (shown,) = inside(served)
     assert said == {"socket": "Permission denied", "error": "", "token": "Bearer"}

@@ -12,6 +12,8 @@ import ipaddress
 import logging
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,11 +32,13 @@ KEPT = 300.0  # seconds that a document is not asked for again
 KEPT_FAILURE = 30.0
 MAX_KEPT = 64
 MAX_FETCHES = 4  # at once
+_RESOLVERS = ThreadPoolExecutor(MAX_FETCHES, "oauth-names")  # a resolver that hangs is nobody else's thread
 
 
 async def resolve(host: str) -> list[str]:
     """Return the addresses of ``host``. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, 443, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, ask)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

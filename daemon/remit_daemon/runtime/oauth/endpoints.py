@@ -373,6 +373,8 @@ class Endpoints:
             )  # the person's program, by the kernel's word
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         try:
+            if caller.session is not None:
+                raise TokenError("invalid_client", "keys are for programs outside sessions")
             key = self._tokens.keys.of_resource(_key(scheme.lower(), credentials))
         except TokenError as e:
             return error(

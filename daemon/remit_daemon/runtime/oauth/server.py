@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,7 @@ class Server:
         self._endpoints = endpoints
         self._open: dict[asyncio.Task[None], None] = {}  # oldest first
         self._listener: asyncio.Server | None = None
+        self._looking = ThreadPoolExecutor(1, "oauth")  # what has sessions ended is not to wait for it
 
     # -- the Unix socket ---------------------------------------------------------------------------
 
@@ -136,7 +138,7 @@ class Server:
 
         async def receive() -> bytes:
             data, writer = await channel.receive()
-            if data and writer.pid != peer.pid:
+            if data and writer.identity != peer.identity:
                 raise PeerError("another process writes on this connection")
             return data
 
@@ -145,7 +147,8 @@ class Server:
             return Caller(who.pid, who.exe, who.comm, who.identity, who.pidfd)
 
         async def respond(request: Request) -> Response:
-            if inside_session(peer.pid, self._daemon.supervisors()):
+            supervisors = self._daemon.supervisors()  # a session's connect would be its supervisor's
+            if peer.pid in supervisors or inside_session(peer.pid, supervisors):
                 return refused(403, "programs inside a session ask at agent.sock")
             return await self._endpoints.respond(request, Door(issuer, held=True), caller)
 
@@ -213,7 +216,7 @@ class Server:
 
     async def _caller(self, inode: int) -> Caller:
         """Return who holds the socket ``inode``: an agent's process before others."""
-        pids = await asyncio.to_thread(loopback.holders, inode)
+        pids = await asyncio.get_running_loop().run_in_executor(self._looking, loopback.holders, inode)
         for pid in pids:
             if (session := self._daemon.by_peer(pid)) is not None:
                 return Caller(pid, *_shown(pid), session=session)
@@ -225,6 +228,7 @@ class Server:
             self._listener.close()
         for task in list(self._open):
             task.cancel()
+        self._looking.shutdown(wait=False, cancel_futures=True)
 
 
 def _shown(pid: int) -> tuple[str, str]:
