@@ -212,7 +212,10 @@ class Server:
             log.exception("internal error")
         finally:
             self._open.pop(task, None)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # it does not take its answer
+            else:
+                writer.close()
 
     async def _caller(self, inode: int) -> Caller:
         """Return who holds the socket ``inode``: an agent's process before others."""
