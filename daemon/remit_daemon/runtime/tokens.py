@@ -221,7 +221,7 @@ class Tokens:
         return {
             "access_token": text,
             "issued_token_type": TOKEN_TYPE,
-            "token_type": "Bearer" if token.bearer else "N_A",  # RFC 8693 2.2.1: it is the process's own
+            "token_type": token.type,
             "expires_in": token.expires - token.issued,
             "scope": " ".join(sorted(token.scopes)),
             "authorization_details": [d.as_json() for d in token.details],

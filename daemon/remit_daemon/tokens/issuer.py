@@ -14,7 +14,8 @@ verifies offline (JWKS) compares that with ``revocation_epoch`` of the metadata:
 something was revoked, so it is refused, or asked about (introspection). A process's end moves no epoch: nobody presents its tokens.
 
 A token for a client of OAuth has the URL at which it was issued as ``iss`` and the client's id as ``client_id``. Where the client's
-process cannot be held, it is a bearer token (RFC 6750) without ``cnf``: good for whoever has it, at its audience alone.
+process cannot be held, it is a bearer token (RFC 6750) without ``cnf``: good for whoever has it, at its audience alone. One that was
+asked for with a key (DPoP, RFC 9449) has the key's thumbprint there, as ``jkt``.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ GRANT_TYPES = (
     "refresh_token", "client_credentials",  # RFC 6749 6, 4.4
 )  # fmt: skip
 OAUTH = "oauth:"  # before the id of a client to which a token is bound that no process is: a bearer token
+JKT = "jkt:"  # before the thumbprint of the client's key to which a token is bound
 _CNF = "urn:remit:process"  # our confirmation method (RFC 7800 3.1 lets profiles add their own)
 
 
@@ -71,7 +73,8 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity, or OAUTH and a client's id.
+    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity, OAUTH and a client's id, or JKT and a
+    key's thumbprint.
 
     ``issuer`` and ``client`` are set for a client of OAuth: the URL at which it was served, and its id.
     """
@@ -94,9 +97,18 @@ class Token:
     client: str = ""
 
     @property
-    def bearer(self) -> bool:
-        """Whether whoever has the token may present it."""
-        return self.bound.startswith(OAUTH)
+    def type(self) -> str:
+        """The token's type (RFC 6750, RFC 9449), ``N_A`` (RFC 8693 2.2.1) for one that is a process's own."""
+        return "Bearer" if self.bound.startswith(OAUTH) else "DPoP" if self.bound.startswith(JKT) else "N_A"
+
+    def _cnf(self) -> dict[str, Any]:
+        if self.bound.startswith(OAUTH):
+            return {}
+        return {
+            "cnf": {"jkt": self.bound.removeprefix(JKT)}
+            if self.bound.startswith(JKT)
+            else {_CNF: self.bound}
+        }
 
     def claims(self, issuer: str) -> dict[str, Any]:
         """Return the claims of RFC 9068 2.2, RFC 8693 4.1, RFC 9396 9.1 and ours."""
@@ -109,8 +121,7 @@ class Token:
             "authorization_details": [d.as_json() for d in self.details],
             "grant_id": self.grant_id, "txn": self.txn, "epoch": self.epoch,
         }  # fmt: skip
-        out |= {} if self.bearer else {"cnf": {_CNF: self.bound}}
-        return out | ({"parent_jti": self.parent} if self.parent else {})
+        return out | self._cnf() | ({"parent_jti": self.parent} if self.parent else {})
 
 
 class Issuer:
@@ -279,6 +290,13 @@ class Issuer:
         if now < token.issued - MAX_SKEW:
             raise TokenError("invalid_token", "not valid yet: the clock was set back")
         return token
+
+    def look(self, text: str) -> Token | None:
+        """Return the live token ``text``, whoever has it, None when it is none."""
+        try:
+            return self._known(text)
+        except TokenError:
+            return None
 
     def introspect(self, text: str, presenter: str | None = None) -> dict[str, Any]:
         """Return RFC 7662's answer; ``presenter``: who presented it to the one that asks, None when that is not known.

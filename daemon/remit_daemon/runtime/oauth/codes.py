@@ -29,7 +29,7 @@ WAIT_LIFE = 1200.0  # seconds: a question's life, and the time in which its answ
 MAX_WAITING = 200  # authorizations at once; each has a question, of which there are fewer
 MAX_CODES = 1000
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 4.1
-_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
 _USER_CODE = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 6.1: no vowels, so no words
 
 
@@ -46,7 +46,8 @@ class Spent(TokenError):
 class Asked:
     """One authorization request, and the question that it became.
 
-    ``request`` is the secret of the question ``prompt``, ``mark`` what page and question both show, ``issuer`` where it came in.
+    ``request`` is the secret of the question ``prompt``, ``mark`` what page and question both show, ``issuer`` where it came in,
+    ``jkt`` the thumbprint of the key that the code is bound to, "" when it is not (RFC 9449 10).
     """
 
     client_id: str
@@ -59,6 +60,7 @@ class Asked:
     prompt: str
     mark: str
     issuer: str
+    jkt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,16 @@ def challenge_of(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=").decode()
 
 
+def is_digest(text: str) -> bool:
+    """Tell whether ``text`` can be a SHA-256 in base64url."""
+    return bool(_DIGEST.fullmatch(text))
+
+
 def check_challenge(method: str, challenge: str) -> None:
     """Raise TokenError unless ``challenge`` is one that we can check."""
     if method != "S256":
         raise TokenError("invalid_request", "code_challenge_method must be S256")
-    if not _CHALLENGE.fullmatch(challenge):
+    if not is_digest(challenge):
         raise TokenError("invalid_request", "code_challenge is no SHA-256 in base64url")
 
 
@@ -156,7 +163,7 @@ class Codes:
         self._known[_digest(text)] = (now, code)
         return text
 
-    def redeem(self, text: str, *, client_id: str, redirect_uri: str, issuer: str, verifier: str, resource: str | None) -> Code:  # fmt: skip
+    def redeem(self, text: str, *, client_id: str, redirect_uri: str, issuer: str, verifier: str, resource: str | None, jkt: str = "") -> Code:  # fmt: skip
         """Use a code up and return what it stands for. Raises Spent, or TokenError where no code was."""
         digest = _digest(text)
         made, code = self._known.get(digest, (0.0, None))
@@ -174,6 +181,8 @@ class Codes:
             raise TokenError("invalid_grant", "the code has expired")
         if (asked.client_id, asked.redirect_uri, asked.issuer) != (client_id, redirect_uri, issuer):
             raise TokenError("invalid_grant", "the code was given to another client_id or redirect_uri")
+        if asked.jkt and asked.jkt != jkt:
+            raise TokenError("invalid_grant", "the code is bound to another key")
         if not proves(verifier, asked.challenge):
             raise TokenError("invalid_grant", "code_verifier is not the challenge's")
         if resource not in (None, asked.wanted.audience):

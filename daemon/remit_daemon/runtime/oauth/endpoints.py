@@ -6,7 +6,8 @@
     GET  /wait                                     a page until it is answered, then the way back to the client (RFC 9207)
     GET  /device                                   a page that says where such questions are answered
     POST /device_authorization                     the same question without a browser (RFC 8628)
-    POST /token                                    authorization_code, refresh_token, device_code; clients have no secret
+    POST /token                                    authorization_code, refresh_token, device_code; clients have no secret, but may
+                                                   have a key (DPoP, RFC 9449)
     POST /revoke                                   RFC 7009
     POST /introspect                               RFC 7662, for the person's programs, or with an organisation key of the resource
 
@@ -21,7 +22,7 @@ import base64
 import binascii
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -44,11 +45,12 @@ from remit_daemon.runtime.oauth.messages import (
     parameters,
     refused,
 )
+from remit_daemon.runtime.oauth.proofs import ALGORITHMS, Proofs
 from remit_daemon.runtime.store import StoreError
 from remit_daemon.runtime.who import Client as Named
 from remit_daemon.runtime.who import Who
 from remit_daemon.tokens import details as rar
-from remit_daemon.tokens.issuer import OAUTH, TokenError
+from remit_daemon.tokens.issuer import JKT, OAUTH, TokenError
 from remit_policy.model import DENY
 from remit_policy.scopes import SCOPES
 
@@ -97,7 +99,7 @@ def metadata(issuer: str, hosted: bool) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": ["none"], "revocation_endpoint_auth_methods_supported": ["none"],
         "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "Bearer"], "code_challenge_methods_supported": ["S256"],
         "authorization_details_types_supported": list(rar.TYPES), "authorization_response_iss_parameter_supported": True,
-        "client_id_metadata_document_supported": hosted,
+        "client_id_metadata_document_supported": hosted, "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }  # fmt: skip
 
 
@@ -111,6 +113,7 @@ class Endpoints:
         self._documents = documents or Documents(daemon.clock)
         self._waiting = codes.Waiting(daemon.clock, _secret)
         self._codes = codes.Codes(daemon.clock, _secret)
+        self._proofs = Proofs(daemon.clock)
 
     async def respond(
         self, request: Request, door: Door, caller: Callable[[], Awaitable[Caller]]
@@ -249,13 +252,15 @@ class Endpoints:
         if len(given.get("state", "")) > MAX_STATE:
             raise TokenError("invalid_request", f"state is at most {MAX_STATE} characters")
         codes.check_challenge(given.get("code_challenge_method", "plain"), given.get("code_challenge", ""))
+        if (jkt := given.get("dpop_jkt", "")) and not codes.is_digest(jkt):
+            raise TokenError("invalid_request", "dpop_jkt is no SHA-256 in base64url")
         wanted = self._wanted(given)
         self._waiting.room()
         mark = codes.mark_of(secrets.token_bytes(8))
         more = {"answer to": goes_to(redirect), "its page shows": mark}
         ident, prompt = self._ask(_who(door, caller, client), caller, client, wanted, more)
         asked = codes.Asked(
-            client.id, redirect, given.get("state"), given["code_challenge"], client.agent, wanted, ident, prompt, mark, door.issuer
+            client.id, redirect, given.get("state"), given["code_challenge"], client.agent, wanted, ident, prompt, mark, door.issuer, jkt
         )  # fmt: skip
         return f"/wait?ticket={self._waiting.open(asked)}"
 
@@ -321,6 +326,8 @@ class Endpoints:
             tried = request.headers.get("authorization", "").partition(" ")[0]
             return error(e, scheme="Basic" if e.code == "invalid_client" and tried else "")
         who = _who(door, caller, client)
+        if (proof := request.headers.get("dpop")) and not door.held:
+            who = replace(who, identity=JKT + self._proofs.check(proof, "POST", f"{door.issuer}/token"))
         match given.get("grant_type"):
             case "authorization_code":
                 body = self._for_code(given, door, caller, who)
@@ -339,7 +346,7 @@ class Endpoints:
         try:
             code = self._codes.redeem(
                 _needed(given, "code"), client_id=given["client_id"], redirect_uri=_needed(given, "redirect_uri"), issuer=door.issuer,
-                verifier=_needed(given, "code_verifier"), resource=given.get("resource"),
+                verifier=_needed(given, "code_verifier"), resource=given.get("resource"), jkt=who.identity.removeprefix(JKT),
             )  # fmt: skip
         except codes.Spent as e:
             self._tokens.revoked(
@@ -362,7 +369,13 @@ class Endpoints:
 
     async def _revoke(self, request: Request, door: Door, caller: Caller) -> Response:
         given, client = await self._called(request)
-        self._tokens.give_back(_who(door, caller, client), {"token": _needed(given, "token")})
+        who, text = _who(door, caller, client), _needed(given, "token")
+        token, family = self._tokens.issuer.look(text), self._tokens.consents.handles.family(text)
+        mine = client.id == (token.client if token else family.client.removeprefix(OAUTH) if family else "")
+        bound = token.bound if token else family.bound if family else ""
+        if mine and bound.startswith(JKT):  # to give something back, no proof is needed
+            who = replace(who, identity=bound)
+        self._tokens.give_back(who, {"token": text})
         return Response(200)
 
     async def _introspect(self, request: Request, door: Door, caller: Caller) -> Response:

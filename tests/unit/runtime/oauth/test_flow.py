@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+import time
+from itertools import count
 from typing import Any
 
 import pytest
 from joserfc import jwt
-from joserfc.jwk import KeySet
+from joserfc.jwk import ECKey, KeySet
 
 from fakes.machine import Machine
 from fakes.oauth import REDIRECT, RESOURCE, SETTINGS, FakeClient, free_port
@@ -282,3 +284,54 @@ def test_a_restart_ends_what_was_granted_and_keeps_what_was_denied(
     machine.kill(15)
     machine.start()
     assert client.get(client.link(scope="policy:read")).location[1]["error"] == "access_denied"
+
+
+def test_with_a_key_of_its_own_what_is_copied_is_worth_nothing(served: tuple[Machine, FakeClient]) -> None:
+    machine, client = served
+    key, thiefs = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+    numbers = count()
+
+    def proof(by: ECKey, url: str = "/token") -> dict[str, str]:
+        claims = {
+            "jti": f"n{next(numbers)}",
+            "htm": "POST",
+            "htu": f"http://127.0.0.1:{client.place}{url}",
+            "iat": time.time(),
+        }
+        head = {"alg": "ES256", "typ": "dpop+jwt", "jwk": by.as_dict(private=False)}
+        return {"DPoP": jwt.encode(head, claims, by, algorithms=["ES256"])}
+
+    def token(headers: dict[str, str], **params: str) -> Any:
+        return client.post("/token", headers, client_id="inspector", **params)
+
+    def code(**more: str) -> dict[str, str]:
+        where = client.begin(**more)
+        answer(machine, for_=3600)
+        said = {"grant_type": "authorization_code", "code": client.get(where).location[1]["code"]}
+        return said | {"redirect_uri": REDIRECT, "code_verifier": client.verifier}
+
+    person = machine.person()
+    for headers in ({}, proof(thiefs)):
+        assert token(headers, **code(dpop_jkt=key.thumbprint())).error == (400, "invalid_grant")
+    given = token(proof(key), **code(dpop_jkt=key.thumbprint())).json
+    assert given["token_type"] == "DPoP"
+    assert person.call("token.introspect", token=given["access_token"])["cnf"] == {"jkt": key.thumbprint()}
+    refresh = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
+    used = proof(key)
+    for headers, error in (
+        ({}, "invalid_grant"),
+        (proof(thiefs), "invalid_grant"),
+        (proof(key, "/revoke"), "invalid_dpop_proof"),
+    ):
+        assert token(headers, **refresh).error == (400, error)
+    later = token(used, **refresh).json
+    assert later["token_type"] == "DPoP"
+    assert token(used, grant_type="refresh_token", refresh_token=later["refresh_token"]).error == (
+        400,
+        "invalid_dpop_proof",
+    )
+    assert client.post("/revoke", token=later["refresh_token"], client_id="other").status == 200
+    assert person.call("token.introspect", token=later["access_token"])["active"]
+    assert client.post("/revoke", token=later["refresh_token"], client_id="inspector").status == 200
+    assert not person.call("token.introspect", token=later["access_token"])["active"]
+    assert client.get(client.link(dpop_jkt="x")).location[1]["error"] == "invalid_request"
