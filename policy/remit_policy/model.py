@@ -156,6 +156,8 @@ class Snapshot:
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
     program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
     ``signs`` are the hosts to which requests are signed, ``signs_as`` the origin that publishes the key ("" = none is told).
+    ``within`` is the snapshot of the session that delegated, where one did: what this one allows must be allowed by it too
+    (``narrowed.engine_of``).
     """
 
     __slots__ = (
@@ -171,6 +173,7 @@ class Snapshot:
         "signs_as",
         "trailers",
         "variables",
+        "within",
     )
 
     def __init__(
@@ -188,6 +191,7 @@ class Snapshot:
         trailers: bool = True,
         signs: tuple[str, ...] = (),
         signs_as: str = "",
+        within: Snapshot | None = None,
     ) -> None:
         self.agent = agent
         self.rules = rules
@@ -201,6 +205,7 @@ class Snapshot:
         self.trailers = trailers
         self.signs = signs
         self.signs_as = signs_as
+        self.within = within
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
         """Return this snapshot with ``rules`` in place of its own."""
@@ -217,11 +222,35 @@ class Snapshot:
             trailers=self.trailers,
             signs=self.signs,
             signs_as=self.signs_as,
+            within=self.within,
+        )
+
+    def inside(self, above: Snapshot) -> Snapshot:
+        """Return this snapshot as that of a session to which the session of ``above`` delegated: never wider in anything.
+
+        A credential, and a host that requests are signed to, is kept where ``above`` has the same; reads are never left to Landlock,
+        which knows ``above`` alone.
+        """
+        return Snapshot(
+            self.agent,
+            self.rules,
+            net_all=self.net_all and above.net_all,
+            hold=self.hold,
+            variables=self.variables,
+            secrets=tuple(s for s in self.secrets if s in above.secrets),
+            arguments=self.arguments,
+            env=self.env,
+            trailers=self.trailers,
+            signs=tuple(h for h in self.signs if h in above.signs),
+            signs_as=self.signs_as,
+            within=above,
         )
 
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\x1f": "\\u", "\x1e": "\\r"}
 _UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "u": "\x1f", "r": "\x1e"}
+_TRANSLATED = str.maketrans(_ESCAPES)
+MAX_WITHIN = 8  # snapshots one in the other; more is no snapshot of ours
 _LIST, _NONE = "\x1f", "\x1e"  # between the items of a list; in place of a list that is absent
 
 
@@ -346,6 +375,8 @@ def dumps(snapshot: Snapshot) -> str:
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
     lines += [_secret_line(s) for s in snapshot.secrets]
     lines += [_rule_line(r) for r in snapshot.rules]
+    if snapshot.within is not None:
+        lines.append("within\t" + dumps(snapshot.within).translate(_TRANSLATED))
     return "\n".join(lines) + "\n"
 
 
@@ -354,6 +385,10 @@ def loads(text: str) -> Snapshot:
 
     Raises SnapshotError when it is not one, naming the line.
     """
+    return _loads(text, MAX_WITHIN)
+
+
+def _loads(text: str, depth: int) -> Snapshot:
     settings: dict[str, str] = {}
     variables: dict[str, str] = {}
     arguments: list[str] = []
@@ -361,6 +396,7 @@ def loads(text: str) -> Snapshot:
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
+    within: Snapshot | None = None
     lines = text.split("\n")
     if lines[0] != "remit-snapshot\t1" or lines[-1] != "":
         raise SnapshotError("not a whole snapshot of version 1")
@@ -373,6 +409,10 @@ def loads(text: str) -> Snapshot:
                 secrets.append(_secret_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
+            elif cells[0] == "within":
+                if not depth or within is not None:
+                    raise SnapshotError("too many snapshots one in the other")
+                within = _loads(_unescape(cells[1]), depth - 1)
             elif cells[0] == "sign":
                 signs.append(_unescape(cells[1]))
             elif cells[0] == "argument":
@@ -397,6 +437,7 @@ def loads(text: str) -> Snapshot:
             secrets=tuple(secrets),
             arguments=tuple(arguments),
             env=env,
+            within=within,
         )
     except (KeyError, ValueError) as e:
         raise SnapshotError(f"missing or malformed setting {e}") from None

@@ -48,21 +48,27 @@ def _milliseconds(values: list[float]) -> str:
     return f"{statistics.median(ordered) * 1e3:.2f} ms median, {ordered[int(len(ordered) * 0.99)] * 1e3:.2f} ms p99"
 
 
+def fill(directory: str, total: int, key: str = "key") -> tuple[Ledger, float, float]:
+    """Return a new ledger of ``total`` acts in ``directory``, and how long they and the last stretch of them took, in s an act."""
+    ledger = Ledger(directory + "/ledger.db", key=f"{directory}/{key}")
+    session, journal = SessionInfo("bench", "claude"), directory + "/journal"
+    spent = last = 0.0
+    for first in range(1, total + 1, _STRETCH):
+        acts = min(_STRETCH, total + 1 - first)
+        _journal(journal, first, acts)
+        start = time.perf_counter()
+        ledger.ingest(session, journal)
+        last = time.perf_counter() - start
+        spent += last
+        last /= acts
+    return ledger, spent / total, last
+
+
 def rows() -> list[tuple[str, str]]:
     """Fill a ledger in a temporary directory and return what was measured."""
     total = int(os.environ.get("REMIT_BENCH_ROWS", "200000"))
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as directory:
-        ledger = Ledger(directory + "/ledger.db", key=directory + "/key")
-        session, journal = SessionInfo("bench", "claude"), directory + "/journal"
-        spent = last = 0.0
-        for first in range(1, total + 1, _STRETCH):
-            acts = min(_STRETCH, total + 1 - first)
-            _journal(journal, first, acts)
-            start = time.perf_counter()
-            ledger.ingest(session, journal)
-            last = time.perf_counter() - start
-            spent += last
-            last = acts / last
+        ledger, mean, last = fill(directory, total)
         files = len({_object(n) for n in range(1, total + 1) if n % 6 in (1, 3)})
         start = time.perf_counter()
         _look(ledger)
@@ -87,6 +93,11 @@ def rows() -> list[tuple[str, str]]:
             start = time.perf_counter()
             ledger.query(Filter(session="bench", limit=100))
             newest.append(time.perf_counter() - start)
+        paged: list[float] = []
+        for n in range(1, 200):
+            start = time.perf_counter()
+            ledger.page(Filter(before=n * 7919 % total + 2, limit=200, denied=n % 2 == 0))
+            paged.append(time.perf_counter() - start)
         synced: list[float] = []
         for _ in range(100):
             start = time.perf_counter()
@@ -99,12 +110,16 @@ def rows() -> list[tuple[str, str]]:
         if not report.ok:
             raise RuntimeError(f"the ledger that was measured is not sound: {report.errors}")
     return [
-        ("ledger: acts ingested a second (each an act and a done record)", f"{total / spent:,.0f}"),
-        (f"ledger: the same for the last {_STRETCH:,}", f"{last:,.0f}"),
+        ("ledger: acts ingested a second (each an act and a done record)", f"{1 / mean:,.0f}"),
+        (f"ledger: the same for the last {_STRETCH:,}", f"{1 / last:,.0f}"),
         (f"ledger: who at {total:,} rows", _milliseconds(asked)),
         (f"ledger: who by object and content at {total:,} rows and {files:,} files", _milliseconds(known)),
         ("ledger: files' contents taken in a second", f"{looked:,.0f}"),
         (f"ledger: the newest 100 of a session at {total:,} rows", _milliseconds(newest)),
+        (
+            f"ledger: a page anywhere at {total:,} rows, every other one of refusals, of which there is none",
+            _milliseconds(paged),
+        ),
         ("ledger: one synced row", _milliseconds(synced)),
         (f"ledger: verify {total:,} rows", f"{verified:.1f} s"),
         ("ledger: bytes a row", f"{size:.0f}"),

@@ -39,6 +39,26 @@ def session(number: int = 1, **fields: Any) -> dict[str, Any]:
     return {"id": f"s{number}", "agent": "claude", "state": "running", "waiting": 0} | fields
 
 
+def grant(number: int = 1, **fields: Any) -> dict[str, Any]:
+    """Return a grant record; ``fields`` override."""
+    record = {
+        "id": f"g{number}", "agent": "claude", "session": None, "ops": ["read"], "scope": f"/home/ann/notes/{number}/**",
+        "verdict": "allow", "for": "always", "rule": f'allow claude read on "/home/ann/notes/{number}/**", always',
+        "created": 900.0, "expires": None, "last_used": None, "uses": 0, "by": "human", "suspended": False,
+    }  # fmt: skip
+    return record | fields
+
+
+def entry(seq: int, **fields: Any) -> dict[str, Any]:
+    """Return a ledger row; ``fields`` override."""
+    record = {
+        "seq": seq, "time": 1000.0 + seq, "actor": "agent", "agent": "claude", "session": "s1", "pid": 42, "proc": "7",
+        "exe": "/usr/bin/node", "sha256": "", "op": "read", "path": f"/home/ann/project/f{seq}.py", "path2": "",
+        "verdict": "allow", "outcome": "ok", "rule": "me.toml:3", "prompt": "", "note": "", "argv": [],
+    }  # fmt: skip
+    return record | fields
+
+
 class Approver:
     """The fake. ``calls`` records every call as (method, params)."""
 
@@ -49,6 +69,11 @@ class Approver:
         self.prompts = {p["id"]: p for p in prompts}
         self.sessions = [session()] if sessions is None else sessions
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.grants: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # the ledger; a row's seq is its place, from 1
+        self.problems: list[dict[str, Any]] = []
+        self.also: dict[str, Any] = {}  # results of methods that only a newer remitd knows
+        self.delay = 0.0  # s before each reply
         self.quiet = False  # swallow answers without a reply
         self.refusal = ""  # refuse answers with this, the prompt staying open
         self._writers: set[asyncio.StreamWriter] = set()
@@ -105,6 +130,8 @@ class Approver:
                 self.calls.append((request["method"], request["params"]))
                 if self.quiet and request["method"] == "answer":
                     continue
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 reply = self._reply(request["method"], request["params"])
                 writer.write(json.dumps({"jsonrpc": "2.0", "id": request["id"], **reply}).encode() + b"\n")
         except OSError:
@@ -115,6 +142,8 @@ class Approver:
 
     def _reply(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         record = self.prompts.get(params.get("id", ""))
+        if method in self.also:
+            return {"result": self.also[method]}
         if method in ("prompt", "look", "preview", "answer") and record is None:
             return {"error": {"code": rpc.NOT_FOUND, "message": "no such prompt"}}
         match method:
@@ -126,6 +155,34 @@ class Approver:
                 return {"result": self.sessions}
             case "prompt":
                 return {"result": record}
+            case "grants":
+                return {"result": self.grants}
+            case "revoke":
+                self.grants = [g for g in self.grants if g["id"] != params["id"]]
+                return {"result": {"revoked": [params["id"]]}}
+            case "grant.narrow" | "grant.keep" | "grant.extend" | "pause" | "resume" | "stop" | "reload":
+                return {"result": {}}
+            case "status":
+                return {"result": {"policy": {"errors": self.problems, "revision": 1}}}
+            case "denials":
+                return {"result": [r for r in self.rows if r["verdict"] == "deny"]}
+            case "who":
+                found = [r for r in self.rows if r["path"] == params["path"] and r["op"] == "write"]
+                return {
+                    "result": {"actor": "agent" if found else "", "entries": found, "text": "no record"}
+                }
+            case "log.find":
+                return {
+                    "result": {
+                        "seq": next((r["seq"] for r in self.rows if r["time"] >= params["time"]), None)
+                    }
+                }
+            case "log.page":
+                return {"result": self._page(params)}
+            case "preview" if params.get("scope", "").startswith("!"):
+                return {
+                    "error": {"code": rpc.INVALID_PARAMS, "message": "that is not within what is offered"}
+                }
             case "preview":
                 return {"result": {"rule": self._rule(params), "scope": params.get("scope", "")}}
             case "answer" if self.refusal:
@@ -136,6 +193,25 @@ class Approver:
                 self.settle(params["id"], params["verdict"])
                 return {"result": {"rule": self._rule(params), "grant": None, "settled": [params["id"]]}}
         return {"error": {"code": rpc.METHOD_NOT_FOUND, "message": method}}
+
+    def _page(self, params: dict[str, Any]) -> dict[str, Any]:
+        """A page as the ledger gives it; of the filters only equality and ``denied``."""
+
+        def fits(row: dict[str, Any]) -> bool:
+            named = {k: v for k, v in params.items() if k not in ("after", "before", "limit", "denied")}
+            return all(row[k] == v for k, v in named.items()) and (
+                not params.get("denied") or row["verdict"] == "deny"
+            )
+
+        size, limit = len(self.rows), params["limit"]
+        if "after" in params:
+            found = [r for r in self.rows[params["after"] :] if fits(r)][:limit]
+            on = found[-1]["seq"] if len(found) == limit else size
+            return {"entries": found, "next": on if on < size else None, "size": size}
+        before = params.get("before", size + 1)
+        found = [r for r in self.rows[: before - 1] if fits(r)][-limit:]
+        on = found[0]["seq"] if len(found) == limit else 1
+        return {"entries": found, "next": on if on > 1 else None, "size": size}
 
     def _rule(self, params: dict[str, Any]) -> str:
         if params["for"] == "once":
@@ -150,6 +226,8 @@ async def _serve_by_hand(directory: str, count: int) -> None:
     prompts = [prompt(i, created=now - 10 * i, held_until=now + 60) for i in range(2, count + 1)]
     prompts.append(prompt(1, created=now - 90, path=HOSTILE, ops=["create", "write"], count=3))
     server = Approver(directory + "/remit/approver.sock", prompts, [session(1), session(2, agent="codex")])
+    server.grants = [grant(1), grant(2, markers=["unused"], path=HOSTILE)]
+    server.rows = [entry(n, time=now - 3000 + n) for n in range(1, 3001)]
     await server.start()
     seen = 0
     try:

@@ -21,6 +21,7 @@ from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.keeping import MAX_ALWAYS
 from remit_daemon.broker.records import (
+    TOKEN,
     Session,
     Standing,
     grant_of,
@@ -285,6 +286,9 @@ class Desk(RuleBasedStateMachine):
         old = self.broker.state.grants[ident]
         self.handle(ev.Narrow(ident, scope))
         new = self.broker.state.grants[ident]
+        if TOKEN in old.ops:
+            assert new == old
+            return
         was, now = (Engine(Snapshot(g.agent, rules_of(g))) for g in (old, new))
         for op in OPS:
             for path in [*PATHS, HOME + "/work/new.py", "/etc/x", HOME + "/work/deep/er/y"]:

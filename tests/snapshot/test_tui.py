@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from fakes.approver import HOSTILE, Approver, prompt, session
+from fakes.approver import HOSTILE, Approver, entry, prompt, session
 from remit_tui.app import RemitApp
 
 
@@ -37,9 +39,13 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    return Scene(str(tmp_path))
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield Scene(str(tmp_path))
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_a_hostile_name(snap_compare: Any, scene: Scene) -> None:
@@ -60,3 +66,22 @@ def test_the_rule_before_it_is_saved(snap_compare: Any, scene: Scene) -> None:
         await asyncio.sleep(0.3)
 
     assert snap_compare(scene.app, run_before=before, terminal_size=(80, 24))
+
+
+def test_the_ledger(snap_compare: Any, scene: Scene) -> None:
+    scene.server.rows = [entry(n, op=("read", "write", "connect")[n % 3]) for n in range(1, 61)]
+    scene.server.rows[57] |= {"actor": "human", "op": "answer", "verdict": "deny", "outcome": ""}
+    scene.server.rows[58] |= {"actor": "remit", "op": "session", "path": "", "note": "started"}
+    scene.server.rows[59] |= {"path": HOSTILE, "verdict": "deny", "outcome": "refused"}
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await scene.server.start()
+        await scene.until(pilot, "painted")
+        await pilot.press("f4")
+        for _ in range(500):
+            if getattr(scene.app.base, "view", None) and scene.app.base.view.entries:  # type: ignore[union-attr]
+                break
+            await pilot.pause(0.01)
+        await pilot.pause(0.1)
+
+    assert snap_compare(scene.app, run_before=before, terminal_size=(120, 40))

@@ -33,7 +33,7 @@ HOSTILE = HERE / "hostile"
 UID = 65533 if os.getuid() == 0 else os.getuid()
 GID = 65533 if os.getuid() == 0 else os.getgid()
 PYTHON = "/usr/bin/python3"  # what agents run; the suite's own interpreter runs remit
-PACKAGES = ("policy/remit_policy", "daemon/remit_daemon", "tui/remit_tui")
+PACKAGES = ("policy/remit_policy", "daemon/remit_daemon", "daemon/remit_client", "tui/remit_tui")
 START_SECONDS = 10.0
 STATE_FILES = ("ledger.db", "store.db", "remitd.log")
 STAND_IN = "kept by remit\n"  # their content where remit never ran

@@ -96,7 +96,7 @@ class Client:
         await self.call("watch")
         prompts = await self.call("prompts")
         sessions = await self.call("sessions")
-        loaded = Loaded(_each(Prompt.of, prompts), _each(Session.of, sessions))
+        loaded = Loaded(each(Prompt.of, prompts), each(Session.of, sessions))
         early, self._early = self._early or [], None
         self._emit(loaded)
         # Those that the reading already knew change nothing; a newer one has the last word.
@@ -168,7 +168,8 @@ class Client:
             self._calls.pop(number, None)
 
 
-def _each(read: Callable[[object], _R], records: object) -> tuple[_R, ...]:
+def each(read: Callable[[object], _R], records: object) -> tuple[_R, ...]:
+    """Return each of a list of records, read; raises RecordError when it is no list, or one of them is not what it should be."""
     if not isinstance(records, list):
         raise RecordError("not a list")
     return tuple(read(r) for r in records)

@@ -34,6 +34,13 @@ class Action(Enum):
     TERM = "term"
     BROADER = "broader"
     NARROWER = "narrower"
+    EDIT = "edit"
+    TELL = "tell"
+    PAUSE = "pause"
+    STOP = "stop"
+    MARK = "mark"
+    MARK_AGENT = "mark_agent"
+    BULK = "bulk"
     OTHER = "other"
 
 
@@ -41,16 +48,19 @@ class Action(Enum):
 MOVES = frozenset(
     {Action.UP, Action.DOWN, Action.TOP, Action.BOTTOM, Action.SCROLL, Action.LEAVE},
 )
+# Keys that choose several prompts: they answer nothing, and work at any time as well.
+MARKS = frozenset({Action.MARK, Action.MARK_AGENT, Action.BULK})
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One possible answer. ``term`` indexes TERMS; ``scope`` is "" for the request itself."""
+    """One possible answer. ``term`` indexes TERMS; ``scope`` is "" for the request itself; ``message`` is to the agent."""
 
     id: str
     verdict: str
     term: int
     scope: str
+    message: str = ""
 
 
 # Events.
@@ -137,6 +147,14 @@ class Previewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """``choice`` would also permit what ``text`` (fit to be shown) counts; "" when nobody knows."""
+
+    choice: Choice
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """remitd took the answer; ``settled`` are all the prompts that it closed."""
 
@@ -163,7 +181,47 @@ class Failed:
     unsure: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AnsweredAll:
+    """Several answers were given: ``settled`` prompts are closed, and ``failed`` says why others are not, fit to be shown."""
+
+    verdict: str
+    settled: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """A person wrote a scope of their own for the prompt ``id``."""
+
+    id: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A person wrote what a denial of the prompt ``id`` is to tell the agent."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Only prompts that hold ``text`` are to be listed; "" lists all."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something was done, or was not; ``text`` says it, fit to be shown."""
+
+    text: str
+
+
 Event = (
+    Reached | AnsweredAll | Scoped | Said | Filtered | Told |
     Key | Paste | Tick | Focus | Painted | Loaded | Lost | Changed | Done | Ran
     | Previewed | Answered | Beaten | Failed
 )  # fmt: skip
@@ -194,8 +252,46 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Ask remitd what else this choice would permit."""
+
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAll:
+    """Give remitd these answers, one after another."""
+
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EditScope:
+    """Let the person write a scope for this choice."""
+
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class AskMessage:
+    """Let the person write what a denial is to tell the agent."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Pause, resume or stop (which asks once more) a session."""
+
+    session: str
+    agent: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ring:
     """Sound the terminal's bell: something waits that did not before."""
 
 
-Command = Look | Preview | Answer | Ring
+Command = Look | Preview | Reach | Answer | AnswerAll | EditScope | AskMessage | Steer | Ring

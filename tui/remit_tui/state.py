@@ -1,24 +1,11 @@
-"""The prompts screen as a pure machine: events in, a new state and commands out.
-
-What is held to, whatever the events and their order:
-
-- An answer leaves only for the prompt that is shown, painted and armed. A prompt arms when it has been on the
-  terminal, and the keyboard quiet, for QUIET seconds; it is disarmed by becoming the shown one, by a change of
-  what it asks, by a lost connection, by pasted text, by a key that means nothing here and by a stall.
-- An allow leaves only when the whole page was in view or scrolled through. Enter never allows.
-- An answer that is remembered leaves only when the rule that it saves has been on the terminal for QUIET seconds.
-- What arrives never replaces the shown prompt: that changes only by a key or by being settled.
-- Every prompt starts on deny, once, narrowest scope. A key that was not obeyed is said to be so.
-"""
+"""What the prompts screen knows, and how what it shows becomes answerable; ``machine`` holds the events."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from remit_tui import events as ev
-from remit_tui.events import MOVES, ONCE, TERMS, Action, Choice, Command, Event
+from remit_tui.events import ONCE, Choice
 from remit_tui.records import Prompt, Session
-from remit_tui.text import shown as fit
 
 QUIET = 0.7  # s without keystrokes: longer than the gap between two keys of somebody who types
 STALL = 2.0  # s without a tick (every 0.2 s): we were stopped, and the keys that come now are old
@@ -53,6 +40,11 @@ class State:
     verdict: str = "deny"
     term: int = ONCE
     scope: int = 0
+    edited: str = ""
+    message: str = ""
+    filter: str = ""
+    marked: frozenset[str] = frozenset()
+    bulk: bool = False
     page: int = 0
     anchor: str = "top"
     painted: float | None = None
@@ -61,6 +53,9 @@ class State:
     last_key: float = 0.0
     rule: Rule | None = None
     asked: Choice | None = None
+    reach: tuple[Choice, str] | None = (
+        None  # what a choice would also permit; the text is "" until that is known
+    )
     answering: Choice | None = None
     focus: bool = True
     attended: float = 0.0
@@ -73,9 +68,29 @@ class State:
         return next((p for p in self.prompts if p.id == self.shown), None)
 
     @property
+    def queue(self) -> tuple[Prompt, ...]:
+        """The prompts that are listed: all, or those that hold the filter's text."""
+        if not self.filter:
+            return self.prompts
+        return tuple(p for p in self.prompts if matches(p, self.filter))
+
+    @property
+    def chosen(self) -> tuple[Prompt, ...]:
+        """The marked prompts, in the list's order."""
+        return tuple(p for p in self.prompts if p.id in self.marked) if self.marked else ()
+
+    @property
     def index(self) -> int:
         """The selected prompt's place in the list; -1 without one."""
-        return next((i for i, p in enumerate(self.prompts) if p.id == self.selected), -1)
+        return next((i for i, p in enumerate(self.queue) if p.id == self.selected), -1)
+
+    @property
+    def pattern(self) -> str:
+        """The scope as it is set now: the edited one, or that of the offer."""
+        prompt = self.prompt
+        if prompt is None or not prompt.scopes:
+            return ""
+        return self.edited or prompt.scopes[self.scope].pattern
 
     @property
     def choice(self) -> Choice | None:
@@ -83,8 +98,9 @@ class State:
         prompt = self.prompt
         if prompt is None:
             return None
-        once = self.term == ONCE or not prompt.scopes
-        return Choice(prompt.id, self.verdict, self.term, "" if once else prompt.scopes[self.scope].pattern)
+        scope = "" if self.term == ONCE else self.pattern
+        message = self.message if self.verdict == "deny" else ""
+        return Choice(prompt.id, self.verdict, self.term, scope, message)
 
     @property
     def ruled(self) -> Rule | None:
@@ -92,304 +108,53 @@ class State:
         return self.rule if self.rule and self.rule.choice == self.choice else None
 
 
-def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
-    """Return the state after ``event`` at time ``now``, and what is to be done."""
-    stalled = now - state.now > STALL
-    s = _disarm(state, now) if stalled else _arm(state, now)
-    s = replace(s, now=now)
-    commands: list[Command] = []
-    if isinstance(event, ev.Key):
-        s, commands = _key(s, event)
-    elif isinstance(event, ev.Paste):
-        s = _disarm(replace(s, notice="pasted text was thrown away"), now)
-    elif isinstance(event, ev.Focus):
-        # Whoever comes back has to look first: what was typed elsewhere may still be on its way.
-        s = _disarm(replace(s, focus=event.on, attended=now), now)
-    elif isinstance(event, ev.Painted):
-        if event.page == s.page:
-            s = replace(s, painted=now if s.painted is None else s.painted, read=s.read or event.end)
-    elif isinstance(event, ev.Loaded):
-        s = _loaded(s, event)
-    elif isinstance(event, ev.Lost):
-        s = _lost(s, event)
-    elif isinstance(event, ev.Changed):
-        s = _changed(s, event.prompt)
-    elif isinstance(event, ev.Done):
-        s = _done(s, event)
-    elif isinstance(event, ev.Ran):
-        others = tuple(x for x in s.sessions if x.id != event.session.id)
-        s = replace(s, sessions=(*others, event.session))
-    elif isinstance(event, ev.Previewed):
-        s = _previewed(s, event)
-    elif isinstance(event, (ev.Answered, ev.Beaten, ev.Failed)):
-        s = _answer_over(s, event)
-    elif isinstance(event, ev.Tick):
-        pass
-    if s.prompts and not state.prompts:
-        commands.append(ev.Ring())
-    return _derive(s, commands)
+def matches(prompt: Prompt, text: str) -> bool:
+    """Tell whether each word of ``text`` is somewhere in what ``prompt`` is about; case does not matter."""
+    held = " ".join(
+        (prompt.agent, prompt.session, *prompt.ops, prompt.path, prompt.path2, prompt.comm)
+    ).lower()
+    return all(word in held for word in text.lower().split())
 
 
-# Arming.
+def ordered(prompts: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+    """Return ``prompts`` grouped by agent, the one that waits longest first, and by age within."""
+    first: dict[str, float] = {}
+    for p in prompts:
+        first[p.agent] = min(p.created, first.get(p.agent, p.created))
+    return tuple(sorted(prompts, key=lambda p: (first[p.agent], p.agent, p.created)))
 
 
-def _arm(s: State, now: float) -> State:
-    if s.armed or not s.up or not s.shown or s.painted is None:
+def arm(s: State, now: float) -> State:
+    """Arm what is shown once it was painted, and the keyboard quiet, for long enough."""
+    if s.armed or not s.up or not (s.shown or s.bulk) or s.painted is None:
         return s
     return replace(s, armed=now - max(s.painted, s.last_key) >= QUIET)
 
 
-def _disarm(s: State, now: float) -> State:
+def disarm(s: State, now: float) -> State:
+    """Start the wait for quiet again."""
     return replace(s, armed=False, last_key=now)
 
 
-def _turn_page(s: State, anchor: str) -> State:
+def turn_page(s: State, anchor: str) -> State:
     """What is to be read has changed: it counts as unseen until it is painted again."""
     return replace(s, page=s.page + 1, painted=None, read=False, anchor=anchor)
 
 
-def _show(s: State, prompt_id: str) -> State:
-    s = replace(s, shown=prompt_id, verdict="deny", term=ONCE, scope=0, rule=None, armed=False)
+def show(s: State, prompt_id: str) -> State:
+    """Show the prompt ``prompt_id`` ("" for none) with nothing chosen yet."""
+    s = replace(
+        s,
+        shown=prompt_id,
+        verdict="deny",
+        term=ONCE,
+        scope=0,
+        edited="",
+        message="",
+        rule=None,
+        armed=False,
+        bulk=False,
+    )
     if prompt_id:
         s = replace(s, selected=prompt_id, left=s.left - {prompt_id}, attended=s.now)
-    return _turn_page(s, "top")
-
-
-# What remitd says.
-
-
-def _loaded(s: State, event: ev.Loaded) -> State:
-    before = s.prompt
-    prompts = tuple(sorted((p for p in event.prompts if p.state == "open"), key=lambda p: p.created))
-    ids = {p.id for p in prompts}
-    at = max(s.index, 0)
-    s = replace(
-        s,
-        up=True,
-        why="",
-        prompts=prompts,
-        sessions=event.sessions,
-        left=s.left & ids,
-        looked="",
-        asked=None,
-    )
-    after = s.prompt
-    if after is not None and before is not None and after.question == before.question:
-        return _turn_page(replace(s, armed=False), "top")
-    if after is not None:
-        return _show(s, after.id)
-    if s.shown:
-        s = replace(s, notice="the prompt you were reading is over")
-    return _next(s, at) if s.selected not in ids or s.shown else s
-
-
-def _lost(s: State, event: ev.Lost) -> State:
-    if s.answering is not None:
-        s = replace(s, notice=_unsure("remitd went away"), answering=None)
-    return _disarm(replace(s, up=False, why=event.why, looked="", asked=None, rule=None), s.now)
-
-
-def _unsure(why: str) -> str:
-    return f"the answer was sent but not confirmed ({why}); if its prompt is still here, answer again"
-
-
-def _changed(s: State, prompt: Prompt) -> State:
-    if prompt.state != "open":
-        return _done(s, ev.Done(prompt.id, prompt.state))
-    old = next((p for p in s.prompts if p.id == prompt.id), None)
-    if old is None:
-        prompts = tuple(sorted((*s.prompts, prompt), key=lambda p: p.created))
-        s = replace(s, prompts=prompts)
-        return s if s.shown else _show(s, prompt.id)
-    s = replace(s, prompts=tuple(prompt if p.id == prompt.id else p for p in s.prompts))
-    if s.shown == prompt.id and old.question != prompt.question:
-        s = replace(_show(s, prompt.id), notice="the request has changed: read it again")
-    return s
-
-
-def _done(s: State, event: ev.Done) -> State:
-    if event.id == s.shown and (s.answering is None or s.answering.id != event.id):
-        word = (
-            "nobody answered in time"
-            if event.state == "missed"
-            else f"answered elsewhere: {fit(event.state)}"
-        )
-        s = replace(s, notice=f"the prompt you were reading is over ({word})")
-    return _without(s, {event.id})
-
-
-def _without(s: State, ids: set[str]) -> State:
-    at = s.index
-    s = replace(s, prompts=tuple(p for p in s.prompts if p.id not in ids), left=s.left - ids)
-    return _next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
-
-
-def _next(s: State, at: int) -> State:
-    """Show the first prompt from ``at`` on that was not left; select one at least."""
-    if not s.prompts:
-        return _show(replace(s, selected=""), "")
-    at = min(at, len(s.prompts) - 1)
-    for prompt in (*s.prompts[at:], *s.prompts[:at]):
-        if prompt.id not in s.left:
-            return _show(s, prompt.id)
-    return _show(replace(s, selected=s.prompts[at].id), "")
-
-
-def _previewed(s: State, event: ev.Previewed) -> State:
-    if event.choice != s.asked:
-        return s  # of a choice that has been changed since
-    return _turn_page(replace(s, rule=Rule(event.choice, event.rule, event.scope, event.error)), "end")
-
-
-def _answer_over(s: State, event: ev.Answered | ev.Beaten | ev.Failed) -> State:
-    choice = event.choice
-    waited = s.answering == choice
-    if waited:
-        s = replace(s, answering=None)
-    if isinstance(event, ev.Failed):
-        if not waited:
-            return s  # the lost connection has been told already
-        s = replace(
-            s, notice=_unsure(fit(event.why)) if event.unsure else f"not answered: {fit(event.why)}"
-        )
-        return _without(s, {choice.id}) if event.gone else _disarm(s, s.now)
-    if isinstance(event, ev.Beaten):
-        return _without(
-            replace(s, notice=f"already answered: {event.how}; your answer did not count"), {choice.id}
-        )
-    word = "allowed" if choice.verdict == "allow" else "denied"
-    notice = f"{word}, {TERMS[choice.term][0]}"
-    others = len(set(event.settled) - {choice.id})
-    if others:
-        notice += f"; this also answered {others} other prompt{'s' if others > 1 else ''}"
-    if event.rule and choice.term != ONCE:
-        notice += f"; saved: {fit(event.rule)}"
-    return _without(replace(s, notice=notice), {choice.id, *event.settled})
-
-
-# Keys.
-
-
-def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
-    s = replace(s, attended=s.now, notice="")
-    if key.action in MOVES:
-        return _move(s if s.armed else replace(s, last_key=s.now), key.action), []
-    if key.action is Action.OTHER:
-        s = _disarm(s, s.now)
-        return replace(s, notice="that key means nothing here; ? shows the keys" if s.prompts else ""), []
-    if not s.shown:
-        if key.action is Action.ENTER and s.selected:
-            return _show(replace(s, last_key=s.now), s.selected), []
-        notice = (
-            "no prompt is open; j, k or Enter opens one" if s.prompts else "nothing waits for an answer"
-        )
-        return replace(s, notice=notice, last_key=s.now), []
-    if not s.up:
-        return replace(s, notice="that key was ignored: remitd is gone, nothing can be answered"), []
-    if s.answering is not None:
-        return replace(s, notice="that key was ignored: an answer is on its way", last_key=s.now), []
-    if not s.armed:
-        return replace(s, notice=EARLY, last_key=s.now), []
-    return _armed_key(s, key)
-
-
-def _move(s: State, action: Action) -> State:
-    if action is Action.LEAVE and s.shown:
-        left = replace(s, left=s.left | {s.shown}, notice="left in the queue; Enter opens it again")
-        return _show(left, "")
-    at, last = s.index, len(s.prompts) - 1
-    to = {
-        Action.UP: max(at - 1, 0),
-        Action.DOWN: min(at + 1, last),
-        Action.TOP: 0,
-        Action.BOTTOM: last,
-    }.get(action)
-    if to is None or last < 0:
-        return s
-    return s if s.prompts[to].id == s.shown else _show(s, s.prompts[to].id)
-
-
-def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
-    prompt = s.prompt
-    broadest = max(len(prompt.scopes) - 1, 0) if prompt else 0
-    match key.action:
-        case Action.TERM:
-            return _choose(s, term=key.term), []
-        case Action.TURN:
-            return _choose(s, verdict="allow" if s.verdict == "deny" else "deny"), []
-        case Action.BROADER | Action.NARROWER if s.term == ONCE:
-            return replace(s, notice="once is for this request alone; choose 2 to 5 first"), []
-        case Action.BROADER if s.scope < broadest:
-            return _choose(s, scope=s.scope + 1), []
-        case Action.NARROWER if s.scope > 0:
-            return _choose(s, scope=s.scope - 1), []
-        case Action.BROADER:
-            return replace(s, notice="that is the broadest scope on offer"), []
-        case Action.NARROWER:
-            return replace(s, notice="that is the narrowest scope on offer"), []
-        case Action.ENTER if s.verdict == "allow":
-            return replace(s, notice="Enter never allows: press a"), []
-        case Action.ENTER | Action.DENY:
-            return _answer(s, "deny")
-        case Action.ALLOW:
-            return _answer(s, "allow")
-    return s, []
-
-
-def _choose(
-    s: State, *, verdict: str | None = None, term: int | None = None, scope: int | None = None
-) -> State:
-    before = s.choice
-    s = replace(
-        s,
-        verdict=s.verdict if verdict is None else verdict,
-        term=s.term if term is None else term,
-        scope=s.scope if scope is None else scope,
-    )
-    return s if s.choice == before else _turn_page(replace(s, rule=None), "end")
-
-
-def _answer(s: State, verdict: str) -> tuple[State, list[Command]]:
-    if s.verdict != verdict and s.term != ONCE:
-        s = _choose(s, verdict=verdict)
-        return replace(s, notice=f"read the rule, then press {verdict[0]} again to save it"), []
-    if s.verdict != verdict:
-        s = replace(s, verdict=verdict)  # once saves nothing, so the page stays what it was
-    if s.term != ONCE:
-        rule = s.ruled
-        if rule is None:
-            return replace(
-                s, notice="remitd has not said yet which rule this saves; that key was ignored"
-            ), []
-        if rule.error:
-            return replace(s, notice=f"this cannot be saved: {fit(rule.error)}"), []
-        if s.painted is None or s.now - s.painted < QUIET:
-            return replace(s, notice="too early: the rule has only just appeared; that key was ignored"), []
-    if verdict == "allow" and not s.read:
-        return replace(s, notice=UNREAD), []
-    choice = s.choice
-    if choice is None:
-        return s, []
-    return replace(s, answering=choice, notice="answering"), [ev.Answer(choice)]
-
-
-# What follows from the state, whatever the event was.
-
-
-def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
-    if not s.up:
-        return s, commands
-    reading = s.focus and s.now - s.attended <= ATTENTION
-    want = s.shown if reading else ""
-    if want != s.looked:
-        if s.looked and any(p.id == s.looked for p in s.prompts):
-            commands.append(ev.Look(s.looked, False))
-        if want:
-            commands.append(ev.Look(want, True))
-        s = replace(s, looked=want)
-    choice = s.choice if s.term != ONCE else None
-    if choice != s.asked:
-        s = replace(s, asked=choice)
-        if choice is not None:
-            commands.append(ev.Preview(choice))
-    return s, commands
+    return turn_page(s, "top")

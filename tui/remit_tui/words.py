@@ -1,20 +1,17 @@
-"""What the screen says, as lines of (style, text): pure, so that it is tested without a terminal.
+"""What the prompts screen says, as lines of (style, text): pure, so that it is tested without a terminal.
 
 Every text from outside passes ``text.shown`` (or ``command``) here, and nothing here is markup.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
 from remit_daemon.wire.words import OUTSIDE, rule_name, verbs
+from remit_tui.bulk import MOST
 from remit_tui.events import ONCE, TERMS
-from remit_tui.records import Prompt, Session
+from remit_tui.frame import Line
+from remit_tui.records import Prompt
 from remit_tui.state import QUIET, State
 from remit_tui.text import clip, command, fold, shown, span, width_of
-
-Span = tuple[str, str]  # style, text
-Line = list[Span]
 
 _LABEL = 9  # cells of the left column
 _MIN_VALUE = 20  # cells: narrower terminals give up the left column
@@ -34,7 +31,8 @@ def sentence(prompt: Prompt) -> str:
     return f"{agent} ({where}){inside} wants to {operations(prompt.ops)}"
 
 
-def _field(label: str, value: str, width: int, style: str = "") -> list[Line]:
+def field(label: str, value: str, width: int, style: str = "") -> list[Line]:
+    """Return ``value`` (already escaped) behind its label, folded to ``width`` cells, never shortened."""
     room = width - _LABEL
     if room < _MIN_VALUE:
         return [[("dim", label)], *([(style, part)] for part in fold(value, width))]
@@ -58,7 +56,10 @@ def held(prompt: Prompt, wall: float) -> str:
 def asked(prompt: Prompt, wall: float) -> str:
     """Return how often and since when it is asked."""
     times = f"{prompt.count} times" if prompt.count > 1 else "once"
-    return f"{times}, first {span(wall - prompt.created)} ago"
+    before = ", ".join(f"{shown(word)} {number}x" for word, number in prompt.before)
+    return f"{times}, first {span(wall - prompt.created)} ago" + (
+        f"; before this {before}" if before else ""
+    )
 
 
 def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
@@ -69,16 +70,45 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
         lines += [[("", "and")]]
         lines += [[("", "  "), ("bold", part)] for part in fold(shown(prompt.path2), width - 2)]
     for label, text in prompt.facts:
-        lines += _field(shown(label), shown(text), width)
+        lines += field(shown(label), shown(text), width)
+    if prompt.kind:
+        lines += field("this is", shown(prompt.kind), width)
     if prompt.argv:
-        lines += _field("command", command(prompt.argv), width)
+        lines += field("command", command(prompt.argv), width)
     program = f"{shown(prompt.exe) or shown(prompt.comm) or 'unknown'} (process {prompt.pid})"
-    lines += _field("program", program, width)
+    lines += field("program", program, width)
+    if prompt.parents:
+        lines += field("within", " ← ".join(shown(p) for p in prompt.parents), width)
+    if not prompt.confined:
+        lines += field("NOTE", "not confined: what you say is asked of it, not forced upon it", width)
     if prompt.project:
-        lines += _field("project", shown(prompt.project), width)
-    lines += _field("because", shown(rule_name(prompt.source)), width)
-    lines += _field("asked", asked(prompt, wall), width)
-    lines += _field("held", held(prompt, wall), width)
+        lines += field("project", shown(prompt.project), width)
+    lines += field("because", shown(rule_name(prompt.source)), width)
+    lines += field("asked", asked(prompt, wall), width)
+    lines += field("held", held(prompt, wall), width)
+    if prompt.purpose:
+        lines += field("CLAIM", f"the agent says, and nobody checked: “{shown(prompt.purpose)}”", width)
+    return lines
+
+
+def together(state: State, width: int, wall: float) -> list[Line]:
+    """Return all marked prompts, each whole, in lines of at most ``width`` cells."""
+    chosen = state.chosen
+    lines: list[Line] = [
+        [("bold", part)] for part in fold(f"{len(chosen)} prompts are answered at once:", width)
+    ]
+    for number, prompt in enumerate(chosen, 1):
+        lines.append([("", "")])
+        lines += [[("bold", part)] for part in fold(f"{number}. {sentence(prompt)}:", width)]
+        for resource in (prompt.path or "(no name)", prompt.path2):
+            if resource:
+                lines += [[("", "  "), ("bold", part)] for part in fold(shown(resource), width - 2)]
+        if prompt.kind:
+            lines += field("this is", shown(prompt.kind), width)
+        if prompt.argv:
+            lines += field("command", command(prompt.argv), width)
+        lines += field("because", shown(rule_name(prompt.source)), width)
+        lines += field("asked", asked(prompt, wall), width)
     return lines
 
 
@@ -87,22 +117,28 @@ def rule(state: State, width: int) -> list[Line]:
     prompt, choice = state.prompt, state.choice
     if prompt is None or choice is None:
         return []
-    if state.term == ONCE:
-        return [[("dim", "covers".ljust(_LABEL)), ("", "this request; nothing is saved")]]
     lines: list[Line] = []
-    if prompt.scopes:
+    if choice.message:
+        lines += field("tells it", f"“{shown(choice.message)}”", width)
+    if state.term == ONCE:
+        return [*lines, [("dim", "covers".ljust(_LABEL)), ("", "this request; nothing is saved")]]
+    if state.edited:
+        lines += field("covers", f"as you wrote it: {shown(state.edited)}", width)
+    elif prompt.scopes:
         scope = prompt.scopes[state.scope]
         label = f"{state.scope + 1} of {len(prompt.scopes)}: {shown(scope.label)}: {shown(scope.pattern)}"
-        lines += _field("covers", label, width)
+        lines += field("covers", label, width)
     known = state.ruled
     if known is None:
-        lines += _field("saves", "(asking remitd)", width)
+        lines += field("saves", "(asking remitd)", width)
     elif known.error:
-        lines += _field("saves", f"nothing: {shown(known.error)}", width)
+        lines += field("saves", f"nothing: {shown(known.error)}", width)
     else:
         if known.scope and known.scope != choice.scope:
-            lines += _field("means", shown(known.scope), width)
-        lines += _field("saves", shown(known.rule), width, "bold")
+            lines += field("means", shown(known.scope), width)
+        lines += field("saves", shown(known.rule), width, "bold")
+        if state.reach and state.reach[1]:
+            lines += field("permits", state.reach[1], width)
     return lines
 
 
@@ -110,14 +146,16 @@ def verdicts(state: State) -> Line:
     """Return the line with deny and allow, the set one marked, and whether keys count."""
     line: Line = []
     for name in ("deny", "allow"):
-        on = state.verdict == name
+        on = state.verdict == name and not state.bulk
         line += [("reverse bold" if on else "", f" {'▸' if on else ' '} {name} "), ("", " ")]
     if not state.up:
         word = "remitd is gone: nothing can be answered"
     elif state.answering:
         word = "answering"
+    elif state.bulk and len(state.chosen) > MOST:
+        word = f"deny answers now; at most {MOST} may be allowed at once"
     elif state.armed:
-        word = "d and a answer now" if state.read else "d answers now; a after reading to the end"
+        word = "both answer now" if state.read else "deny answers now; allow after reading to the end"
     else:
         word = f"keys wait for {QUIET:g} s of quiet"
     return [*line, ("dim", word)]
@@ -132,48 +170,12 @@ def terms(state: State) -> Line:
     return line
 
 
-def waiting(count: int) -> str:
-    """Return how many prompts wait, in words."""
-    return (
-        "no prompt waits"
-        if not count
-        else f"{count} prompt{'' if count == 1 else 's'} wait{'s' if count == 1 else ''}"
-    )
-
-
-def agents(sessions: tuple[Session, ...], width: int) -> str:
-    """Return which agents run, in at most ``width`` cells; those without room are counted."""
-    names = Counter(
-        shown(s.agent) + (" (paused)" if s.state == "paused" else "")
-        for s in sessions
-        if s.state != "ended"
-    )
-    if not names:
-        return "no agent runs"
-    words = [name if n == 1 else f"{name} ({n})" for name, n in sorted(names.items())]
-    for kept in range(len(words), 0, -1):
-        rest = len(words) - kept
-        line = "running: " + ", ".join(words[:kept]) + (f" and {rest} more" if rest else "")
-        if width_of(line) <= width:
-            return line
-    return clip(f"{len(words)} agents run", width)
-
-
-def banner(state: State, width: int) -> list[Line]:
-    """Return the header: how many prompts wait, which agents run, and that remitd is gone when it is."""
-    start = f" remit  {waiting(len(state.prompts))}  "
-    lines: list[Line] = [[("bold", start), ("", agents(state.sessions, width - len(start)))]]
-    if not state.up:
-        why = "connecting to remitd" if state.why == "connecting" else f"{shown(state.why)}; trying again"
-        lines += [[("reverse", part)] for part in fold(f" {why} ", width)]
-    return lines
-
-
 def row(prompt: Prompt, state: State, width: int) -> Line:
     """Return a prompt's line in the list: an overview, so its resource may be clipped."""
     on = prompt.id == state.selected
-    mark = "▸ " if on else "  "
-    head = f"{mark}{clip(shown(prompt.agent), 14)}  {clip(operations(prompt.ops), 18)}  "
+    mark = ("▸" if on else " ") + ("x" if prompt.id in state.marked else " ")
+    many = f"{prompt.count}x " if prompt.count > 1 else ""
+    head = f"{mark}{clip(shown(prompt.agent), 14)}  {many}{clip(operations(prompt.ops), 18)}  "
     tail = "  (left)" if prompt.id in state.left else ""
     text = head + clip(shown(prompt.path), max(width - width_of(head) - len(tail), 3)) + tail
     style = "reverse" if on and state.shown else "bold" if on else ""

@@ -224,4 +224,4 @@ def redeem(state: State, judge: Judge, event: ev.Redeem, now: float) -> list[ev.
 
 
 def _view(state: State, prompt: Prompt) -> dict[str, Any]:
-    return prompt_view(prompt, 0, bool(state.looks.get(prompt.id)))
+    return prompt_view(prompt, 0, bool(state.looks.get(prompt.id)), state.confined(prompt.session))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -37,6 +37,7 @@ from remit_daemon.broker.records import (
     Prompt,
     Session,
     Settled,
+    Stated,
 )
 from remit_daemon.broker.resources import resource_within
 from remit_daemon.broker.scopes import describe, exec_offers, exec_within, insists, offers, within
@@ -51,17 +52,21 @@ from remit_daemon.broker.states import (
     move_session,
 )
 from remit_daemon.broker.views import grant_view, is_exec, meaning, prompt_view, session_view
-from remit_daemon.wire.control import of_gateway
+from remit_daemon.wire.control import is_ahead, of_api, of_gateway
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+from remit_daemon.wire.words import UNCONFINED
 from remit_policy import model, resources
 from remit_policy.match import PatternError
-from remit_policy.model import ALLOW, ASK, DENY
+from remit_policy.model import ALLOW, ASK, DENY, Decision
 
 __all__ = ["Broker", "Refused"]
 
 RETRY_LIFE = 600.0  # a once-answer waits so long for the retry of an operation that was given up
 RETRY_BURST = 15.0  # and serves so long after its first use: one tool call opens a file up to four times
 MAX_PROMPTS = 2000  # kept altogether; the oldest settled ones are forgotten (the ledger has them)
+MAX_PURPOSE = 500  # characters of an agent's reason: what is longer is no reason but a wall of text
+STATED_LIFE = 120.0  # seconds that an agent's word on its next act is good for questions; its calls take that long at most
+MAX_STATED = 32  # such words of one session; the oldest are forgotten
 _ASK_MODES = ("prompt", "deny", "allow-once", "learn")
 
 
@@ -124,6 +129,20 @@ class Broker:
         """Return the wire Sessions, oldest first."""
         return [self._session_view(s) for s in self.state.sessions.values()]
 
+    def decide(self, session: str, ops: Sequence[str], path: str, argv: Sequence[str] = ()) -> Decision:
+        """Return the strictest decision of the policy in force, grants included, over ``ops``: as an ask would be taken.
+
+        Raises Refused for a session that is not running, or what is no operation or resource.
+        """
+        found = self._session(session)
+        if not found.live or session not in self.state.bases:
+            raise Refused(CONFLICT, f"session {session} is not running")
+        if not ops or any(op not in model.OPS for op in ops) or not path:
+            raise Refused(INVALID_PARAMS, "no known operation, or no resource")
+        if not all(resources.is_path(op, path) or resources.key(op, path) for op in ops):
+            raise Refused(INVALID_PARAMS, f"{', '.join(ops)}: no such resource; write it {_example(ops)}")
+        return self.judge.decision(self.state, session, ops, path, argv)
+
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)
@@ -132,8 +151,9 @@ class Broker:
             consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
         ops, patterns, tokens = meaning(prompt, scope)
+        whom = self._whom(prompt, answer.verdict, duration)
         return {
-            "rule": describe(answer.verdict, ops, patterns, prompt.agent, duration, tokens),
+            "rule": describe(answer.verdict, ops, patterns, whom, duration, tokens),
             "scope": scope,
         }
 
@@ -167,6 +187,8 @@ class Broker:
                 return consents.redeem(self.state, self.judge, event, now)
             case ev.ClientGone():
                 return self._client_gone(event.client)
+            case ev.Intent():
+                return self._intent(event, now)
             case ev.Cancel():
                 return self._cancel(event, now)
             case ev.Answer():
@@ -219,6 +241,8 @@ class Broker:
         known = s.sessions.get(new.id)
         if known is not None and not known.live:
             raise Refused(CONFLICT, f"session {new.id} has ended")
+        if new.parent and (not self._session(new.parent).live or new.parent not in s.bases):
+            raise Refused(CONFLICT, f"session {new.parent} is not running")
         s.bases[new.id] = event.base
         s.engines.pop(new.id, None)
         self._lost(new.id, False)
@@ -227,8 +251,12 @@ class Broker:
             s.sessions[new.id] = new
             out.append(ev.Store(new))
             note = f"ask={new.ask}" if new.ask != "prompt" else ""
+            if not new.confined:
+                note = f"{note} {new.assurance}, {UNCONFINED}".strip()
             if new.net_all:
                 note = (note + " network unmediated").strip()
+            if new.parent:
+                note = f"{note} delegated by {new.parent}".strip()
             out.append(ev.Record(_entry(new, "session", outcome="started", note=note, argv=new.argv)))
         else:
             if known.state is SessionState.PAUSED:
@@ -238,12 +266,18 @@ class Broker:
 
     def _lost(self, ident: str, gateway: bool) -> list[ev.Command]:
         self.state.holds = {
-            k: v for k, v in self.state.holds.items() if k[0] != ident or of_gateway(k[1]) != gateway
+            k: v
+            for k, v in self.state.holds.items()
+            if k[0] != ident or of_api(k[1]) or of_gateway(k[1]) != gateway
         }
         return []
 
     def _ended(self, event: ev.Ended, now: float) -> list[ev.Command]:
         s, session = self.state, self._session(event.session)
+        below: list[ev.Command] = []
+        for sub in s.below(session.id):
+            if s.sessions[sub].live:  # not ended with the one above it
+                below += self._ended(ev.Ended(sub, None), now)
         session = replace(
             session, state=move_session(session.state, SessionMove.END), ended=now, status=event.status
         )
@@ -251,8 +285,12 @@ class Broker:
         s.holds = {k: v for k, v in s.holds.items() if k[0] != session.id}
         s.bases.pop(session.id, None)
         s.engines.pop(session.id, None)
-        out: list[ev.Command] = [ev.Store(session)]
-        status = "supervisor gone" if event.status is None else f"status {event.status}"
+        s.stated.pop(session.id, None)
+        out: list[ev.Command] = [*below, ev.Store(session)]
+        gone = "supervisor gone" if session.confined else "client gone"
+        if session.parent:
+            gone = "its first program ended"
+        status = gone if event.status is None else f"status {event.status}"
         out.append(ev.Record(_entry(session, "session", outcome="ended", note=status)))
         for prompt in self._open(session.id):
             out += self._miss(prompt)
@@ -277,6 +315,12 @@ class Broker:
         out.append(ev.Send(session.id, {"type": event.action}))
         if event.action == "stop":
             out.append(ev.EndTree(session.id, session.tag))
+            if (
+                session.parent
+            ):  # a session's own mark is on all of its tree, a sub-session's on its own part
+                out += [
+                    ev.EndTree(sub, self.state.sessions[sub].tag) for sub in self.state.below(session.id)
+                ]
         out += [ev.Notify("session", self._session_view(session)), ev.Reply()]
         return out
 
@@ -292,6 +336,7 @@ class Broker:
         for ident in changed:
             s.bases[ident] = event.bases[ident]
             s.sessions[ident] = replace(s.sessions[ident], net_all=event.bases[ident].net_all)
+        changed = self._with_subs(changed)
         out = self._push(changed)
         return _ordered(self._judge_again(changed, out, now))
 
@@ -313,6 +358,8 @@ class Broker:
             raise Refused(INVALID_PARAMS, "an ask without known operations or a path")
         if not all(resources.is_path(op, event.path) or resources.key(op, event.path) for op in event.ops):
             raise Refused(INVALID_PARAMS, "an ask about what is no resource")
+        if len(event.purpose) > MAX_PURPOSE:
+            raise Refused(INVALID_PARAMS, f"a purpose is at most {MAX_PURPOSE} characters")
         event = replace(event, ops=tuple(sorted(set(event.ops))))
         held = s.holds.get((session.id, event.seq))
         if held is not None:
@@ -362,7 +409,10 @@ class Broker:
                 return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
             prompt = self._new_prompt(session, event, argv, now)
         else:
-            prompt = replace(prompt, count=prompt.count + max(1, event.count))
+            purpose = prompt.purpose or self._purpose(
+                event, now
+            )  # the first stays: it is what a person read
+            prompt = replace(prompt, count=prompt.count + max(1, event.count), purpose=purpose)
         s.prompts[prompt.id] = prompt
         s.holds[session.id, event.seq] = prompt.id
         return [
@@ -390,7 +440,7 @@ class Broker:
                 continue
             verdict, message = p.answer.verdict, p.answer.message
             out: list[ev.Command] = []
-            if not p.pass_used:
+            if not p.pass_used and not is_ahead(event.seq):
                 p = replace(p, pass_used=True, pass_until=min(p.pass_until, now + RETRY_BURST))
                 s.prompts[p.id] = p
                 out.append(ev.Store(p))
@@ -399,7 +449,7 @@ class Broker:
 
     def _new_prompt(self, session: Session, event: ev.Ask, argv: tuple[str, ...], now: float) -> Prompt:
         s = self.state
-        rules = s.bases[session.id].rules
+        rules = [rule for one in s.chain(session.id) for rule in s.bases[one].rules]
         if argv:
             scopes = exec_offers(event.path, argv)
         else:
@@ -415,6 +465,7 @@ class Broker:
             comm=event.comm, argv=event.argv, source=event.source, count=max(1, event.count), created=now,
             deadline=standing.deadline(s, now, PROMPT_LIFE), scopes=scopes,
             chain=event.chain, kind=self.judge.kind(s, session.id, event.ops, event.path), before=self._before_it(event, session.agent, argv),
+            purpose=self._purpose(event, now),
         )  # fmt: skip
         s.next_prompt += 1
         return prompt
@@ -439,6 +490,26 @@ class Broker:
             del s.grants[grant.id]
             out.append(ev.Drop("grant", grant.id))
         return _ordered(out)
+
+    def _intent(self, event: ev.Intent, now: float) -> list[ev.Command]:
+        s, session = self.state, self._session(event.session)
+        if not session.live:
+            raise Refused(CONFLICT, f"session {session.id} has ended")
+        if not 0 < len(event.purpose) <= MAX_PURPOSE:
+            raise Refused(INVALID_PARAMS, f"a purpose is 1 to {MAX_PURPOSE} characters")
+        said = Stated(event.resources, event.purpose, now + STATED_LIFE)
+        s.stated[session.id] = (*s.stated.get(session.id, ()), said)[-MAX_STATED:]
+        return []
+
+    def _purpose(self, event: ev.Ask, now: float) -> str:
+        """Return the agent's reason for this very act: what it says with it, else what it said last before it."""
+        if event.purpose:
+            return event.purpose
+        asked = {event.path, event.path2} - {""}
+        for said in reversed(self.state.stated.get(event.session, ())):
+            if said.until >= now and (not said.resources or asked.intersection(said.resources)):
+                return said.purpose
+        return ""
 
     def _cancel(self, event: ev.Cancel, now: float) -> list[ev.Command]:
         s = self.state
@@ -477,7 +548,9 @@ class Broker:
                 raise Refused(CONFLICT, "only an administrator may allow this")
             if self._judge(prompt) == DENY:
                 raise Refused(CONFLICT, "the policy denies this")
-        rule = describe(event.verdict, ops, patterns, prompt.agent, duration, tokens)
+        rule = describe(
+            event.verdict, ops, patterns, self._whom(prompt, event.verdict, duration), duration, tokens
+        )
         settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
@@ -496,13 +569,29 @@ class Broker:
                     out = self._settle(other, replace(settled, by=prompt.id), out)
                     done.append(other.id)
         else:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, tokens, now, event.via)
-            s.grants[grant.id] = grant
-            for old in [g for g in s.grants.values() if g.id != grant.id and _same_place(g, grant)]:
-                del s.grants[old.id]
-                out.append(ev.Drop("grant", old.id))
-            affected = self._affected([grant])
-            out += [ev.Store(grant), *self._push(affected)]
+            made = [
+                self._new_grant(
+                    prompt,
+                    (one.agent, one.id),
+                    event.verdict,
+                    duration,
+                    ops,
+                    patterns,
+                    tokens,
+                    now,
+                    event.via,
+                )
+                for one in self._grantees(prompt, event.verdict)
+            ]
+            grant = made[0]
+            for fresh in made:
+                s.grants[fresh.id] = fresh
+                for old in [g for g in s.grants.values() if g.id != fresh.id and _same_place(g, fresh)]:
+                    del s.grants[old.id]
+                    out.append(ev.Drop("grant", old.id))
+                out.append(ev.Store(fresh))
+            affected = self._affected(made)
+            out += self._push(affected)
             if event.verdict == "allow" and session.id in s.bases and self._judge(prompt) != ALLOW:
                 raise Refused(CONFLICT, "the policy would go on asking: this scope does not settle it")
             out = self._settle(prompt, settled, out)
@@ -514,6 +603,25 @@ class Broker:
                     done.append(other.id)
         out.append(ev.Reply({"rule": rule, "grant": grant.id if grant else None, "settled": done}))
         return _ordered(out)
+
+    def _grantees(self, prompt: Prompt, verdict: str) -> list[Session]:
+        """Return whose grant an answer for longer becomes, its own session's first: for a sub-session also of each one above
+        that asks here itself, since a sub-session may do only what those may. Who is allowed already needs none."""
+        s, session = self.state, self._session(prompt.session)
+        if verdict != "allow" or not session.parent:
+            return [session]
+        argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
+        asking = [
+            self._session(one)
+            for one in s.chain(session.id)
+            if self.judge.own_verdict(s, one, prompt.ops, prompt.path, prompt.path2, argv) == ASK
+        ]
+        return asking or [session]
+
+    def _whom(self, prompt: Prompt, verdict: str, duration: str) -> str:
+        if duration == ONCE or prompt.consent is not None:
+            return prompt.agent
+        return " and ".join(session.agent for session in self._grantees(prompt, verdict))
 
     def _answer_consent(
         self, prompt: Prompt, event: ev.Answer, duration: str, now: float
@@ -532,7 +640,10 @@ class Broker:
         ]
         done, ident = [prompt.id], None
         if duration != ONCE:
-            grant = self._new_grant(prompt, event.verdict, duration, ops, patterns, None, now, event.via)
+            whom = prompt.agent, prompt.session
+            grant = self._new_grant(
+                prompt, whom, event.verdict, duration, ops, patterns, None, now, event.via
+            )
             ident = grant.id
             for old in [g for g in s.grants.values() if _same_place(g, grant)]:
                 del s.grants[old.id]
@@ -546,7 +657,7 @@ class Broker:
         return _ordered(out)
 
     def _new_grant(
-        self, prompt: Prompt, verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
+        self, prompt: Prompt, whom: tuple[str, str], verdict: str, duration: str, ops: tuple[str, ...], patterns: tuple[str, ...],
         tokens: tuple[str, ...] | None, now: float, via: str,
     ) -> Grant:  # fmt: skip
         s = self.state
@@ -554,7 +665,7 @@ class Broker:
         if duration != SESSION:
             expires = now + (MAX_ALWAYS if duration == ALWAYS else min(float(duration), MAX_ALWAYS))
         grant = Grant(
-            id=f"g{s.next_grant}", agent=prompt.agent, session=prompt.session if duration == SESSION else "",
+            id=f"g{s.next_grant}", agent=whom[0], session=whom[1] if duration == SESSION else "",
             ops=ops, patterns=patterns, verdict=verdict, duration=duration, created=now, expires=expires,
             argv=tokens, prompt=prompt.id, via=via, client=prompt.consent.client if prompt.consent else "",
         )  # fmt: skip
@@ -604,8 +715,9 @@ class Broker:
         holds = [k for k, v in s.holds.items() if v == prompt.id]
         prompt = replace(prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None)
         if settled.duration == ONCE and settled.by != "policy":
-            waits = RETRY_BURST if holds else RETRY_LIFE
-            prompt = replace(prompt, pass_until=settled.at + waits, pass_used=bool(holds))
+            used = any(not is_ahead(k[1]) for k in holds)
+            waits = RETRY_BURST if used else RETRY_LIFE
+            prompt = replace(prompt, pass_until=settled.at + waits, pass_used=used)
         s.prompts[prompt.id] = prompt
         s.looks.pop(prompt.id, None)
         out = [*out, ev.Store(prompt)]
@@ -699,7 +811,9 @@ class Broker:
         return _ordered(self._judge_again(running, self._push(running), now))
 
     def _running(self, agent: str) -> set[str]:
-        return {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+        return self._with_subs(
+            {s.id for s in self.state.sessions.values() if s.agent == agent and s.id in self.state.bases}
+        )
 
     def _used(self, event: ev.Used) -> list[ev.Command]:
         grant = self.state.grants.get(event.id)
@@ -759,13 +873,20 @@ class Broker:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _affected(self, grants: list[Grant]) -> set[str]:
-        return {
-            s.id
-            for s in self.state.sessions.values()
-            if s.live and s.id in self.state.bases
-            for g in grants
-            if (g.session == s.id if g.session else g.agent == s.agent)
-        }
+        return self._with_subs(
+            {
+                s.id
+                for s in self.state.sessions.values()
+                if s.live and s.id in self.state.bases
+                for g in grants
+                if (g.session == s.id if g.session else g.agent == s.agent)
+            }
+        )
+
+    def _with_subs(self, sessions: set[str]) -> set[str]:
+        """Return ``sessions`` and all that were delegated from them: what those may do follows from what these may."""
+        below = {sub for ident in sessions for sub in self.state.below(ident)}
+        return sessions | {sub for sub in below if sub in self.state.bases}
 
     def _push(self, sessions: set[str]) -> list[ev.Command]:
         s = self.state
@@ -812,7 +933,11 @@ class Broker:
             raise Refused(NOT_FOUND, f"no prompt {ident}") from None
 
     def _view(self, prompt: Prompt) -> dict[str, Any]:
-        return prompt_view(prompt, self._holding(prompt.id), bool(self.state.looks.get(prompt.id)))
+        s = self.state
+        open_ = prompt.state is PromptState.OPEN and prompt.session in s.sessions
+        whom = self._whom(prompt, "allow", ALWAYS) if open_ else prompt.agent
+        looking, confined = bool(s.looks.get(prompt.id)), s.confined(prompt.session)
+        return prompt_view(prompt, self._holding(prompt.id), looking, confined, whom)
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))
@@ -826,6 +951,10 @@ def _same_place(old: Grant, new: Grant) -> bool:
 
 def _entry(session: Session, op: str, *, actor: str = "remit", **fields: Any) -> dict[str, Any]:
     return {"actor": actor, "agent": session.agent, "session": session.id, "op": op, **fields}
+
+
+def _example(ops: Sequence[str]) -> str:
+    return resources.EXAMPLES.get(ops[0], "as an absolute path")
 
 
 def _asked(seq: int, prompt: str) -> dict[str, Any]:

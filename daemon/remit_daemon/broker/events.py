@@ -42,7 +42,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A session is over: with the agent's exit ``status``, or with None because its supervisor died."""
+    """A session is over: with the agent's exit ``status``, or with None because its supervisor, or its client, ended."""
 
     session: str
     status: int | None
@@ -50,7 +50,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A held operation, as in ``wire.control``."""
+    """A held operation, as in ``wire.control``. ``purpose`` is the agent's own word for why."""
 
     session: str
     seq: int
@@ -65,6 +65,7 @@ class Ask:
     source: str = ""
     count: int = 1
     chain: tuple[Parent, ...] = ()
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,16 @@ class ClientGone:
     """``client`` is no more: what it asked is missed, what it was given ends."""
 
     client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a session's agent says that it is about to do, and why: shown as the purpose of the next questions about
+    ``resources`` (none: about anything)."""
+
+    session: str
+    resources: tuple[str, ...]
+    purpose: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +261,7 @@ Event = (
     | AskConsent
     | Redeem
     | ClientGone
+    | Intent
     | Cancel
     | Answer
     | Look

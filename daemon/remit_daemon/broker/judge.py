@@ -1,5 +1,7 @@
 """The policy's word on a question, grants included.
 
+Of a sub-session every session above it is asked as well, each by its own policy and grants, and the strictest word holds.
+
 A rule with a rate or a time window says "allow" here although the enforcement point, which counts, came to ask: then
 only a grant counts.
 """
@@ -29,9 +31,11 @@ class Judge:
         self._engine = engine
 
     def compose(self, state: State, session: str) -> Snapshot:
-        """Return the snapshot of ``session`` with the rules of its grants."""
+        """Return the snapshot of ``session`` with the rules of its grants, within those of the sessions above it."""
         base = state.bases[session]
-        return base.with_rules(base.rules + self._granted(state, session))
+        whole = base.with_rules(base.rules + self._granted(state, session))
+        above = state.sessions[session].parent
+        return whole.inside(self.compose(state, above)) if above else whole
 
     def _granted(self, state: State, session: str) -> tuple[Rule, ...]:
         rules = state.bases[session].rules
@@ -50,7 +54,7 @@ class Judge:
             base = state.bases[session]
             alone = base.with_rules(self._granted(state, session))
             found = state.engines[session] = (
-                self._engine(self.compose(state, session)),
+                self._engine(base.with_rules(base.rules + self._granted(state, session))),
                 self._engine(alone),
             )
         return found
@@ -69,7 +73,13 @@ class Judge:
     def verdict(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> int:
-        """Return ALLOW, ASK or DENY: the strictest over all ``ops`` and both paths. Unknown policy: ASK."""
+        """Return ALLOW, ASK or DENY: the strictest over all ``ops``, both paths and the chain. Unknown policy: ASK."""
+        return max(self.own_verdict(state, one, ops, path, path2, argv) for one in state.chain(session))
+
+    def own_verdict(
+        self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
+    ) -> int:
+        """Return what ``session`` by itself would get, whoever is above it."""
         if session not in state.bases:
             return ASK
         whole, grants = self._deciders(state, session)
@@ -85,34 +95,61 @@ class Judge:
             found = max(found, verdict)
         return found
 
+    def decision(
+        self, state: State, session: str, ops: Sequence[str], path: str, argv: Sequence[str]
+    ) -> Decision:
+        """Return the strictest decision over all ``ops``, with ``verdict``'s word on rules that have a rate or a window."""
+        whole, _ = self._deciders(state, session)
+        found: Decision | None = None
+        for op in ops:
+            (one,) = self._decisions(whole, (op,), path, "", argv)
+            verdict = self.verdict(state, session, (op,), path, "", argv)
+            if found is None or verdict > found.verdict:
+                found = Decision(verdict, one.rule)
+        assert found is not None
+        return found
+
     def admins_only(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> bool:
         """Tell whether an administrator's final ask stands behind this question: no user may allow it."""
-        whole, _ = self._deciders(state, session)
         return any(
             d.verdict == ASK and d.rule is not None and d.rule.layer == ADMIN and d.rule.final
-            for d in self._decisions(whole, ops, path, path2, argv)
+            for one in state.chain(session)
+            for d in self._decisions(self._deciders(state, one)[0], ops, path, path2, argv)
         )
 
     def learns(self, state: State, event: Ask, argv: Sequence[str]) -> bool:
         """Tell whether a session that learns is let through with ``event``."""
-        whole, _ = self._deciders(state, event.session)
-        decisions = self._decisions(whole, event.ops, event.path, event.path2, argv)
-        variables = state.bases[event.session].variables
-        return learnable(decisions, event.ops, event.path, event.path2, event.source, variables)
+        asking = [
+            one
+            for one in state.chain(event.session)
+            if self.own_verdict(state, one, event.ops, event.path, event.path2, argv) != ALLOW
+        ]
+        return all(
+            learnable(
+                self._decisions(
+                    self._deciders(state, one)[0], event.ops, event.path, event.path2, argv
+                ),
+                event.ops, event.path, event.path2, event.source, state.bases[one].variables,
+            )
+            for one in asking or [event.session]
+        )  # fmt: skip
 
     def token(
         self, state: State, session: str, scopes: Sequence[str], base: Snapshot | None = None
     ) -> tuple[int, str]:
-        """Return the policy's word on a token with ``scopes``, the strictest over all, and of a denial why.
+        """Return the policy's word on a token with ``scopes``, the strictest over all and over the chain, and of a denial why.
 
         ``base`` is the policy of who asks outside sessions. What no person may allow is denied: sensitive scopes that no
         administrator allows, and an administrator's final ask.
         """
-        engine = self._engine(base) if base is not None else self._deciders(state, session)[0]
+        if base is not None:
+            engines = [self._engine(base)]
+        else:
+            engines = [self._deciders(state, one)[0] for one in state.chain(session)]
         found = ALLOW
-        for scope in scopes:
+        for engine, scope in ((e, s) for s in scopes for e in engines):
             if scope not in SCOPES:
                 return DENY, f"there is no scope {scope}"
             decision = engine.decide("use", RESOURCE + scope)
@@ -130,13 +167,13 @@ class Judge:
     def insisting(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str
     ) -> list[Rule]:
-        """Return every rule that matches this access."""
-        whole, _ = self._deciders(state, session)
+        """Return every rule that matches this access, those of the sessions above included."""
         return [
             rule
+            for one in state.chain(session)
             for op in ops
             for p in ((path, path2) if path2 else (path,))
-            for rule in whole.explain(op, p).matches
+            for rule in self._deciders(state, one)[0].explain(op, p).matches
         ]
 
     def kind(self, state: State, session: str, ops: Sequence[str], path: str) -> str:

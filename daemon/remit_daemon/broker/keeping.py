@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from remit_daemon.broker.events import Refused
-from remit_daemon.broker.records import Grant
+from remit_daemon.broker.records import TOKEN, Grant
 from remit_daemon.broker.scopes import exec_tokens, grant_within, literal
 from remit_daemon.broker.views import grant_scope, grant_view
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS
@@ -51,6 +51,8 @@ def kept(grant: Grant, now: float) -> Grant:
 
 def narrowed(grant: Grant, scope: str, home: str, now: float) -> Grant:
     """Return ``grant`` for ``scope`` (``~/`` is ``home``) alone. Raises Refused when that is not within what it covers."""
+    if TOKEN in grant.ops:
+        raise Refused(CONFLICT, f"grant {grant.id} is for one token exactly: nothing is narrower")
     if scope.startswith("~/"):
         scope = home + scope[1:]
     whole = grant_scope(grant)

@@ -13,13 +13,20 @@ from typing import Any
 from remit_daemon.broker.states import PromptState, SessionState
 
 ONCE, SESSION, ALWAYS = "once", "session", "always"
+OF = " of "  # between the names of a chain; the name of a sub-agent has no blank
 TOKEN = "token"  # noqa: S105 - the operation of a question, and of a grant, about a token: no policy has it
 PROCESS = "process:"  # before the identity of a client that is a process
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again."""
+    """One run of an agent. ``hello`` is what its supervisor said, kept so that its policy can be built again.
+
+    A sub-session has the id of the session that delegated as ``parent``, the same supervisor (``pid``, ``identity``), a mark of its own as
+    ``tag``, and the whole chain as its agent's name: ``reviewer of claude``. Grants are so kept for the chain, never for the name
+    alone, which the delegating agent chose.
+    A program that merely came to us has one too: ``pid`` and ``identity`` are then its own, and there is no ``tag``.
+    """
 
     id: str
     agent: str
@@ -37,10 +44,26 @@ class Session:
     ended: float | None = None
     status: int | None = None
     hello: dict[str, Any] = field(default_factory=dict)
+    parent: str = ""
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Who acts, then on whose behalf, up to the agent that the person started."""
+        return tuple(self.agent.split(OF)) if self.parent else (self.agent,)
+
+    @property
+    def presenter(self) -> str:
+        """What the session's tokens are bound to: its supervisor, which makes its connections, and for a sub-session itself in it."""
+        return f"{self.identity}:{self.id}" if self.parent else self.identity
 
     @property
     def live(self) -> bool:
         return self.state is not SessionState.ENDED
+
+    @property
+    def confined(self) -> bool:
+        """Whether remit started it and holds it: what others are told is bookkeeping, not a boundary."""
+        return self.tag != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +135,8 @@ class Consent:
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
     holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
-    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none."""
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none. ``purpose``
+    is the agent's claim, the first that it made."""
 
     id: str
     session: str
@@ -141,10 +165,20 @@ class Prompt:
     kind: str = ""
     before: Before = Before()
     consent: Consent | None = None
+    purpose: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
         return (self.path, self.path2) if self.path2 else (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """An agent's word on what it is about to do (``resources``; none: anything), good for questions ``until`` then."""
+
+    resources: tuple[str, ...]
+    purpose: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from posixpath import commonpath, dirname
 from typing import Any
 
 from remit_daemon.broker.keeping import DAY, is_due
-from remit_daemon.broker.records import Grant
+from remit_daemon.broker.records import TOKEN, Grant
 from remit_daemon.broker.scopes import exec_scope, grant_within, is_single, literal
 from remit_daemon.broker.views import grant_scope, grant_view
 from remit_policy.match import escape
@@ -39,7 +39,9 @@ class Use:
 
 
 def is_broad(grant: Grant) -> bool:
-    """Tell whether ``grant`` covers more than one thing."""
+    """Tell whether ``grant`` covers more than one thing; one for a token never does."""
+    if TOKEN in grant.ops:
+        return False
     if grant.argv is not None:
         return "**" in grant.argv
     return len(grant.patterns) == 1 and not is_single(grant.ops[0], grant.patterns[0])

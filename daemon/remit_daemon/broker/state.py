@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt, Session, Standing
+from remit_daemon.broker.records import Grant, Prompt, Session, Standing, Stated
 from remit_policy.model import Snapshot
 
 
@@ -13,7 +13,8 @@ from remit_policy.model import Snapshot
 class State:
     """``holds`` maps (session, seq) to the prompt it waits for; ``looks`` a prompt to who looks at it; ``bases``
     a live session to its policy without grants; ``withheld`` an agent to when its program changed: what was granted it for longer than a session
-    until then is not used; ``engines`` to its two deciders (policy with grants, grants alone)."""
+    until then is not used; ``engines`` to its two deciders (policy with grants, grants alone); ``stated`` a session to what
+    its agent said that it is about to do."""
 
     revision: int
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class State:
     bases: dict[str, Snapshot] = field(default_factory=dict)
     engines: dict[str, tuple[Decider, Decider]] = field(default_factory=dict)
     withheld: dict[str, float] = field(default_factory=dict)
+    stated: dict[str, tuple[Stated, ...]] = field(default_factory=dict)
     next_prompt: int = 1
     next_grant: int = 1
     standing: Standing = field(default_factory=Standing)
@@ -31,6 +33,24 @@ class State:
     def waits(self, grant: Grant) -> bool:
         """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""
         return before_change(grant, self.withheld.get(grant.agent, -1.0))
+
+    def confined(self, session: str) -> bool:
+        """Tell whether an answer to ``session`` is enforced; what is asked from outside any is about a token, which remitd itself withholds."""
+        found = self.sessions.get(session)
+        return found is None or found.confined
+
+    def chain(self, session: str) -> list[str]:
+        """Return ``session`` and those above it, the person's own last."""
+        found = [session]
+        while (known := self.sessions.get(found[-1])) is not None and known.parent:
+            found.append(known.parent)
+        return found
+
+    def below(self, session: str) -> list[str]:
+        """Return the live sub-sessions of ``session``, at any depth."""
+        return [
+            s.id for s in self.sessions.values() if s.live and s.parent and session in self.chain(s.id)[1:]
+        ]
 
     def copy(self) -> State:
         """Return a state that can change without changing this one."""
@@ -44,6 +64,7 @@ class State:
             bases=dict(self.bases),
             engines=dict(self.engines),
             withheld=dict(self.withheld),
+            stated=dict(self.stated),
         )
 
 

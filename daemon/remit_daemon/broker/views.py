@@ -16,6 +16,7 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
     return {
         "id": session.id,
         "agent": session.agent,
+        "parent": session.parent or None,
         "pid": session.pid,
         "project": session.project,
         "argv": list(session.argv),
@@ -27,19 +28,23 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
         "net_all": session.net_all,
         "waiting": waiting,
         "assurance": session.assurance,
+        "confined": session.confined,
         "enforced": list(session.enforced),
     }
 
 
-def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
-    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now."""
+def prompt_view(
+    prompt: Prompt, holding: int, looking: bool, confined: bool, whom: str = ""
+) -> dict[str, Any]:
+    """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``confined`` its session's, ``whom`` a rule for
+    longer would be for ("": who asks)."""
     answer, about = prompt.answer, prompt.consent
     if about is not None and prompt.state is PromptState.OPEN:
         holding = len(about.requests)
     scopes = []
     for scope in prompt.scopes:
         ops, patterns, tokens = meaning(prompt, scope.pattern)
-        rule = describe("allow", ops, patterns, prompt.agent, "always", tokens)
+        rule = describe("allow", ops, patterns, whom or prompt.agent, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
     return {
         "id": prompt.id,
@@ -80,6 +85,8 @@ def prompt_view(prompt: Prompt, holding: int, looking: bool) -> dict[str, Any]:
         "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
         if prompt.consent
         else [],
+        "purpose": prompt.purpose,
+        "confined": confined,
     }
 
 

@@ -116,6 +116,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         extra += ", network unmediated" if s["net_all"] else ""
         extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
+        extra += "" if s["confined"] else f", unconfined ({s['assurance']})"
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {moment_text(s['started'])}  {escape(s['project'])}"
         )
@@ -177,6 +178,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
         f"    program {escape(p['exe'])} (process {p['pid']}), {where}",
         f"    because of {escape(p['source'])}" if p["source"] != "default" else f"    because {NO_RULE}",
     ]
+    if not p["confined"]:
+        lines.insert(2, "    unconfined: it is told your answer, and nothing holds it to that")
     if p["chain"]:
         lines.append(
             "    started by " + ", by ".join(f"{escape(c['comm'])} ({c['pid']})" for c in p["chain"])
@@ -194,6 +197,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]
+    if p["purpose"]:
+        lines.append(f"    it claims: {escape(p['purpose'])}")
     return "\n".join(lines)
 
 
@@ -280,7 +285,8 @@ def _revoke(client: Client, args: argparse.Namespace) -> int:
 
 def _filter(args: argparse.Namespace) -> dict[str, Any]:
     now = time.time()
-    out = {n: v for n in ("actor", "agent", "session", "op", "outcome") if (v := getattr(args, n))}
+    names = ("actor", "agent", "session", "op", "outcome", "host", "rule", "denied")
+    out: dict[str, Any] = {n: v for n in names if (v := getattr(args, n))}
     if args.path:
         out["path"] = os.path.abspath(args.path)
     for name in ("since", "until"):
@@ -480,8 +486,9 @@ def _parser(name: str) -> _Parser:
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
         p.add_argument("--actor", choices=("human", "agent", "remit"), default="")
-        for option in ("agent", "session", "path", "op", "outcome", "since", "until"):
+        for option in ("agent", "session", "path", "op", "outcome", "host", "rule", "since", "until"):
             p.add_argument(f"--{option}", default="")
+        p.add_argument("--denied", action="store_true", help="only what was refused")
         p.add_argument("--limit", type=int)
         p.add_argument("--follow", "-f", action="store_true")
         p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")

@@ -15,11 +15,12 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
-  policy                check, why, test, show, hits, diff trust      take a project's own policy into account
-  tui                   prompts on one screen              daemon     remitd, in the foreground
+  policy                check, why, test, show,…  trust      take a project's own policy into account
+  tui                   everything on one screen           daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
   token                 issue, request, exchange,        key        create, list, review, revoke: for programs
                         introspect, revoke, list, scopes            that nobody can approve each time
+  hook claude|codex|gemini   answer that agent's hook before a tool call
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -46,6 +47,12 @@ def main() -> int:
 
 def _run(args: list[str]) -> int:
     from remit_daemon.kernel.syscalls import UnsupportedMachine
+    from remit_daemon.peers import mark
+
+    if mark.inside():
+        from remit_daemon.cli import delegate_cmd
+
+        return delegate_cmd.run(args)
 
     try:
         from remit_daemon.supervisor import run
@@ -86,6 +93,10 @@ def _other(name: str, args: list[str]) -> int:
         from remit_daemon.cli import token_cmd
 
         return token_cmd.run(args, json_out=json_out)
+    if name == "hook":
+        from remit_daemon.cli import hook_cmd
+
+        return hook_cmd.run(args, json_out=json_out)
     if name in ("agent", "adopt"):
         from remit_daemon.cli import agent_cmd
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 from remit_daemon.gateway.journal import Journal, JournalFailed, tail
 from remit_daemon.wire.control import FIRST_OF_GATEWAY
-from remit_policy.engine import Engine
 from remit_policy.laws import conditions
 from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
+from remit_policy.narrowed import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,7 +256,7 @@ class Authority:
     ) -> None:
         """Raises what Engine raises when a rule of ``snapshot`` means nothing."""
         self.snapshot = snapshot
-        self.engine = Engine(snapshot)
+        self.engine = engine_of(snapshot)
         self.journal = journal
         self.agent = agent
         self.revision = 0
@@ -621,7 +621,7 @@ class Authority:
 
         Raises what Engine raises, and then changes nothing.
         """
-        engine = Engine(snapshot)
+        engine = engine_of(snapshot)
         self.engine, self.snapshot, self.revision = engine, snapshot, revision
         self._seen.clear()
         for open_ in list(self._held.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from remit_daemon.ledger.rows import BOOKKEEPING, COLUMNS, Row, load_text, store_text, to_entry
@@ -27,15 +27,25 @@ _SELECT = (
     + " FROM rows r"
 )
 _REFUSED = "('refused','denied','expired')"
+# NAME, NAME:PORT, or METHOD SCHEME://NAME[:PORT]/PATH; in the last, what follows the authority may hold anything.
+_HOST = (
+    "(r.op IN ('connect','resolve','listen','request') AND (r.path = ? OR substr(r.path, 1, ?) = ?"
+    " OR (r.op = 'request' AND substr(r.path, instr(r.path, '://') + 3, ?) IN (?, ?))))"
+)
 _EFFECTIVE = ("ok", "passed", "allowed", "pending")
+
+
+_STRETCH = 10_000  # rows that one page may look at: some 10 ms, in which nobody else is served
+_STRETCH_INDEXED = 100_000  # the same where an index leads to those that matter
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to select; empty means any. Times are seconds since the epoch, ``since`` inclusive, ``until`` not.
 
-    ``path`` selects itself and everything below it. With ``after`` the first ``limit`` rows behind
-    that seq are meant (to page or follow), without it the newest ``limit``.
+    ``path`` selects itself and everything below it, ``host`` what was asked of that host at any port, ``rule`` the acts
+    that this ``file:line`` decided, ``denied`` what was refused by whomever. With ``after`` the first ``limit`` rows behind
+    that seq are meant (to page or follow), without it the newest ``limit``, of those before ``before`` if that is given.
     """
 
     actor: str = ""
@@ -44,9 +54,13 @@ class Filter:
     path: str = ""
     op: str = ""
     outcome: str = ""
+    host: str = ""
+    rule: str = ""
+    denied: bool = False
     since: float | None = None
     until: float | None = None
     after: int | None = None
+    before: int | None = None
     limit: int = DEFAULT_LIMIT
 
     @classmethod
@@ -58,13 +72,13 @@ class Filter:
                 raise ValueError(f"no filter {name!r}")
             if name in ("since", "until"):
                 right = value is None or (isinstance(value, (int, float)) and abs(value) < 1 << 33)
-            elif name in ("after", "limit"):
-                right = (value is None and name == "after") or (
+            elif name in ("after", "before", "limit"):
+                right = (value is None and name != "limit") or (
                     isinstance(value, int) and 0 <= value < 1 << 62
                 )
             else:
-                right = isinstance(value, str)
-            if not right or isinstance(value, bool):
+                right = isinstance(value, str) or name == "denied"
+            if not right or isinstance(value, bool) != (name == "denied"):
                 raise ValueError(f"the filter {name!r} cannot be {value!r}")
         return cls(**params)
 
@@ -79,19 +93,61 @@ def query(db: sqlite3.Connection, wanted: Filter) -> list[dict[str, Any]]:
     return entries if wanted.after is not None else entries[::-1]
 
 
+def page(db: sqlite3.Connection, wanted: Filter, size: int) -> dict[str, Any]:
+    """Return ``{entries, next, size}``: the Entries of one page, oldest first, and where the next one begins.
+
+    With ``after`` it goes on to newer rows, else back from ``before`` (or the end of a ledger of ``size`` rows). So
+    that a rare row is found without anybody waiting for it, a page may hold fewer than ``limit`` Entries, or none, and
+    still not be the last: the last one's ``next`` is None, any other's is the next page's ``after`` or ``before``.
+    """
+    stretch = _STRETCH_INDEXED if wanted.session or wanted.actor in ("human", "remit") else _STRETCH
+    limit = max(1, min(wanted.limit, MAX_LIMIT))
+    if wanted.after is not None:
+        end = wanted.after + stretch
+        found = list(_select(db, replace(wanted, before=end + 1), limit))
+        on = found[-1].seq if len(found) == limit else end
+        return {
+            "entries": [to_entry(row) for row in found],
+            "next": on if on < size else None,
+            "size": size,
+        }
+    top = size + 1 if wanted.before is None else min(wanted.before, size + 1)
+    low = max(top - 1 - stretch, 0)
+    found = list(_select(db, replace(wanted, before=top), limit, floor=low))
+    on = found[-1].seq if len(found) == limit else low + 1
+    return {"entries": [to_entry(row) for row in found[::-1]], "next": on if on > 1 else None, "size": size}
+
+
+def find(db: sqlite3.Connection, time: float) -> int | None:
+    """Return the seq of the first row of ``time`` (seconds since the epoch) or later; None when all are earlier."""
+    found = db.execute(
+        "SELECT seq FROM rows WHERE time_ns >= ? ORDER BY time_ns, seq LIMIT 1", (round(time * 1e9),)
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
 def every(db: sqlite3.Connection, wanted: Filter) -> Iterator[Row]:
     """Yield all rows that ``wanted`` selects, oldest first, whatever its limit (``after`` counts)."""
-    after = Filter(
-        **{f.name: getattr(wanted, f.name) for f in fields(wanted)} | {"after": wanted.after or 0}
-    )
-    yield from _select(db, after, -1)
+    yield from _select(db, replace(wanted, after=wanted.after or 0), -1)
 
 
-def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]:
+def _select(
+    db: sqlite3.Connection, wanted: Filter, limit: int, *, floor: int | None = None
+) -> Iterator[Row]:
+    """Yield what is selected, newest first unless ``after`` is given; only seqs above ``floor``."""
     terms: list[str] = []
     values: list[Any] = []
-    for name in ("actor", "agent", "session", "op"):
-        if value := getattr(wanted, name):
+    if floor is not None:
+        terms.append("r.seq > ?")
+        values.append(floor)
+    for name in ("actor", "agent", "session", "op", "rule"):
+        if not (value := getattr(wanted, name)):
+            continue
+        if name == "agent":
+            # And what it did on behalf of others, whose names follow: "x of " up to, not including, "x of!".
+            terms.append("(r.agent = ? OR (r.agent > ? AND r.agent < ?))")
+            values += [store_text(value), store_text(value + " of "), store_text(value + " of!")]
+        else:
             terms.append(f"r.{name} = ?")
             values.append(store_text(value))
     if wanted.actor in ("human", "remit"):
@@ -103,6 +159,12 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
         word = store_text(wanted.outcome + " ")
         terms.append(f"substr({FINAL} || ' ', 1, ?) = ?")
         values += [len(word), word]
+    if wanted.denied:
+        terms.append(f"(r.verdict = 'deny' OR {FINAL} IN {_REFUSED})")
+    if wanted.host:
+        host = store_text(wanted.host)
+        terms.append(_HOST)
+        values += [host, len(host) + 1, host + ":", len(host) + 1, host + "/", host + ":"]
     for bound, sign in ((wanted.since, ">="), (wanted.until, "<")):
         if bound is not None:
             terms.append(f"r.time_ns {sign} ?")
@@ -110,6 +172,9 @@ def _select(db: sqlite3.Connection, wanted: Filter, limit: int) -> Iterator[Row]
     if wanted.after is not None:
         terms.append("r.seq > ?")
         values.append(wanted.after)
+    if wanted.before is not None:
+        terms.append("r.seq < ?")
+        values.append(wanted.before)
     if wanted.path:
         term, more = _path_term(db, wanted.path)
         terms.append(term)

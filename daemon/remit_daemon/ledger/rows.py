@@ -123,6 +123,10 @@ def from_mapping(entry: Mapping[str, Any], seq: int, now_ns: int) -> Row:
             fields["pid"] = int(value or 0)
         elif name == "argv":
             fields["argv"] = store_argv(value)
+        elif name == "act":
+            if entry.get("op") != "done":
+                raise ValueError("only a done row completes an act")
+            fields["act"] = int(value)
         elif name in _TEXTS:
             if not isinstance(value, str):
                 raise ValueError(f"a row's {name} is text, not {type(value).__name__}")

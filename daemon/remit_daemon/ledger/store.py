@@ -236,6 +236,14 @@ class Ledger:
         """Return the Entries that ``wanted`` selects, oldest first; see ``queries.query``."""
         return queries.query(self._db, wanted)
 
+    def page(self, wanted: queries.Filter) -> dict[str, Any]:
+        """Return one page of what ``wanted`` selects, and where the next begins; see ``queries.page``."""
+        return queries.page(self._db, wanted, self.size())
+
+    def find(self, time: float) -> int | None:
+        """Return the seq of the first row of ``time`` (seconds) or later, None when there is none."""
+        return queries.find(self._db, time)
+
     def who(self, path: str, before: int | None = None) -> dict[str, Any]:
         """Return who last wrote, created, renamed or deleted ``path``; see ``queries.who``."""
         return queries.who(self._db, path, before)

@@ -1,8 +1,10 @@
-"""The session mark: a soft RLIMIT_RTTIME that every process of a confined tree inherits.
+"""The session mark: an RLIMIT_RTTIME that every process of a confined tree inherits.
 
 The limit is inherited by fork, kept by exec and readable in ``/proc/PID/limits`` whatever the process
-is; it limits nothing in practice (microseconds, some 70,000 years). Between 2**61 and 2**62 the value is a session's ``tag``.
-The filter refuses an agent to change it. Standard library only: the supervisor uses this module as well.
+is; it limits nothing in practice (microseconds, some 70,000 years). Between 2**61 and 2**62 the hard limit is a session's ``tag``, and
+the soft one the mark of the party in it: the same value, or, below the middle, a sub-session's own. A process can get from its session to
+a sub-session and from there further down, never back: an agent's filter refuses it to change the limit, and the
+supervisor puts marks on its processes alone. Standard library only: the supervisor uses this module as well.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import resource
     import signal
 else:
     import _signal as signal  # the C module alone: `signal` imports `enum`, and supervisors start often
+    import resource
 
 LOW = 1 << 61
+MIDDLE = LOW + (1 << 60)  # sub-sessions' marks are below it: a soft limit is no higher than the hard one
 HIGH = 1 << 62
 _LINE = b"Max realtime timeout"  # fs/proc/base.c, lnames[RLIMIT_RTTIME]
 PATIENCE = 10.0  # seconds that kill_tree goes on; a process in uninterruptible sleep dies later by itself
@@ -24,6 +29,11 @@ PATIENCE = 10.0  # seconds that kill_tree goes on; a process in uninterruptible 
 
 def new_tag() -> int:
     """Return a fresh random mark."""
+    return MIDDLE + (int.from_bytes(os.urandom(8), "little") >> 4)
+
+
+def new_sub_mark() -> int:
+    """Return a fresh random mark for a sub-session; of no use in a session whose own mark is lower."""
     return LOW + (int.from_bytes(os.urandom(8), "little") >> 4)
 
 
@@ -32,19 +42,30 @@ def is_tag(value: int) -> bool:
     return LOW <= value < HIGH
 
 
-def tag_of(pid: int) -> int:
-    """Return the mark of process ``pid``, or 0 when it carries none or is gone."""
+def marks_of(pid: int) -> tuple[int, int]:
+    """Return the marks of process ``pid``: its session's and its party's, equal outside sub-sessions. Zeros: none, or it is gone."""
     try:
         with open(f"/proc/{pid}/limits", "rb") as f:
             text = f.read()
     except OSError:
-        return 0
+        return 0, 0
     at = text.find(_LINE)
     if at < 0:
-        return 0
-    soft = text[at + len(_LINE) :].split(None, 1)[0]
-    value = int(soft) if soft.isdigit() else 0
-    return value if is_tag(value) else 0
+        return 0, 0
+    soft, hard = (int(x) if x.isdigit() else 0 for x in text[at + len(_LINE) :].split(None, 2)[:2])
+    if not is_tag(soft):
+        return 0, 0
+    return (hard if is_tag(hard) else soft), soft
+
+
+def tag_of(pid: int) -> int:
+    """Return the mark of the session that process ``pid`` is in, or 0 when it is in none or gone."""
+    return marks_of(pid)[0]
+
+
+def inside() -> bool:
+    """Tell whether this very process is inside a session."""
+    return is_tag(resource.getrlimit(resource.RLIMIT_RTTIME)[0])
 
 
 def stat_of(pid: int) -> tuple[str, int, int]:
@@ -58,10 +79,10 @@ def stat_of(pid: int) -> tuple[str, int, int]:
 
 
 def marked(tag: int) -> list[int]:
-    """Return the pids of the living processes that carry ``tag``; a zombie is not living."""
+    """Return the pids of the living processes that carry ``tag``, a session's or a sub-session's; a zombie is not living."""
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and tag_of(int(name)) == tag:
+        if name.isdigit() and tag in marks_of(int(name)):
             try:
                 if stat_of(int(name))[0] not in "ZX":
                     found.append(int(name))
@@ -78,7 +99,7 @@ def _signal_all(tag: int, pids: list[int], number: int) -> None:
             continue
         try:
             # The pid may have been given to another process since it was listed: ask the one we hold.
-            if tag_of(pid) == tag:
+            if tag in marks_of(pid):
                 signal.pidfd_send_signal(fd, number)
         except OSError:
             pass

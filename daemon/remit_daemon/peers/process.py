@@ -147,13 +147,13 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(pid, uid, pidfd, inode, identity)
 
 
-def session_tag(pid: int) -> int:
-    """Return the mark of ``pid`` or of its nearest marked ancestor, or 0."""
+def session_marks(pid: int) -> tuple[int, int]:
+    """Return the marks (the session's, the party's) of ``pid`` or of its nearest marked ancestor, or zeros."""
     for at in ancestors(pid):
-        tag = mark.tag_of(at)
-        if tag:
-            return tag
-    return 0
+        found = mark.marks_of(at)
+        if found[0]:
+            return found
+    return 0, 0
 
 
 def ancestors(pid: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from remit_daemon.peers.process import ancestors, session_tag
+from remit_daemon.peers.process import ancestors
 from remit_daemon.wire.words import UNCONFINED
 
 if TYPE_CHECKING:
@@ -19,9 +19,12 @@ def session_of(daemon: Daemon, pid: int) -> Session | None:
     Besides the agent's tree these are its supervisor, which makes the agent's connections, and its gateway: whoever is connected to by
     one of these is connected to by the agent.
     """
-    session = daemon.by_tag(session_tag(pid))
+    session = daemon.by_marks(pid)
     if session is None:
         chain = ancestors(pid)
+        for at in chain:
+            if at in daemon.gateway_of:
+                return daemon.broker.state.sessions.get(daemon.gateway_of[at])
         session = next((s for s in daemon.live() if s.pid in chain), None)
     return session
 
@@ -38,6 +41,7 @@ async def describe(daemon: Daemon, pid: int) -> dict[str, str]:
     if session is not None:
         return found | {
             "actor": "agent", "agent": session.agent, "session": session.id, "assurance": session.assurance,
+            "note": "" if session.confined else UNCONFINED,
         }  # fmt: skip
     one = daemon.registry.adopted_above(pid)
     if one is None:

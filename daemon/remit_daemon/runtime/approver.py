@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.records import Prompt
-from remit_daemon.broker.states import PromptState
+from remit_daemon.broker.records import OF
 from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
@@ -24,6 +23,7 @@ from remit_daemon.runtime.actors import describe
 from remit_daemon.runtime.bus import Failed
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.daemon import Daemon
+from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
 from remit_daemon.runtime.who import of_peer
@@ -56,6 +56,8 @@ class Approver:
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
             "revoke": self._revoke,
             "log": self._log,
+            "log.page": self._page,
+            "log.find": self._find,
             "log.verify": self._verify,
             "who": self._who,
             "denials": self._denials,
@@ -137,6 +139,17 @@ class Approver:
         wanted = self._parse_filter(params)
         self._daemon.ingest_all()
         return self._daemon.ledger.query(wanted)
+
+    def _page(self, params: Params) -> Params:
+        wanted = self._parse_filter(params)
+        self._daemon.ingest_all()
+        return self._daemon.ledger.page(wanted)
+
+    def _find(self, params: Params) -> Params:
+        p = want(params, time=float)
+        if not abs(p["time"]) < 1 << 33:
+            raise Problem(INVALID_PARAMS, "time is seconds since the epoch")
+        return {"seq": self._daemon.ledger.find(p["time"])}
 
     async def _verify(self, params: Params) -> Params:
         want(params)
@@ -223,10 +236,15 @@ def _nothing(params: Params, then: Callable[[], list[Params]]) -> list[Params]:
 
 def _fits(entry: Params, wanted: Filter) -> bool:
     """Tell whether a fresh ``entry`` is one that ``wanted`` selects."""
-    for name in ("actor", "agent", "session", "op", "outcome"):
+    for name in ("actor", "agent", "session", "op", "outcome", "rule"):
         value = getattr(wanted, name)
-        if value and entry[name] != value:
+        chain = name == "agent" and value and entry[name].startswith(value + OF)
+        if value and entry[name] != value and not chain:
             return False
+    if wanted.denied and entry["verdict"] != "deny":
+        return False  # what is held has no outcome yet
+    if wanted.host and wanted.host not in hosts_of(entry):
+        return False
     if wanted.path:
         top = wanted.path.rstrip("/")
         if not any(p == top or p.startswith(top + "/") for p in (entry["path"], entry["path2"])):
@@ -236,37 +254,17 @@ def _fits(entry: Params, wanted: Filter) -> bool:
     return wanted.until is None or entry["time"] < wanted.until
 
 
-def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Params]:
-    """Return ``denials`` with what the person said to each, or that its question is still open, added to the note."""
-    said: dict[tuple[str, str, str], str] = {}
-    for prompt in prompts:
-        text = ""
-        if prompt.state in (PromptState.OPEN, PromptState.MISSED):
-            text = f"question {prompt.id} is not answered yet; try again once it is"
-        elif prompt.answer is not None and prompt.answer.message:
-            text = f"the person says: {prompt.answer.message}"
-        said |= {(prompt.session, op, prompt.path): text for op in prompt.ops}
-    out = []
-    for entry in denials:
-        text = said.get((entry["session"], entry["op"], entry["path"]), "")
-        note = "; ".join(part for part in (entry.get("note", ""), text) if part)
-        out.append({**entry, "note": note} if text else entry)
-    return out
+def hosts_of(entry: Params) -> list[str]:
+    """Return how the host that an ``entry`` is about may be named in a filter: with its port and without."""
+    resource = entry["path"]
+    if entry["op"] == "request":
+        resource = resource.partition("://")[2].partition("/")[0]
+    elif entry["op"] not in ("connect", "resolve", "listen"):
+        return []
+    return [resource, resource.rpartition(":")[0]]
 
 
 def agent_methods(daemon: Daemon, session: str) -> dict[str, Any]:
-    """Return the methods of agent.sock for a peer that the kernel says is inside ``session``."""
-
-    def whoami(params: Params) -> Params:
-        want(params)
-        found = daemon.broker.state.sessions[session]
-        return {"session": found.id, "agent": found.agent, "project": found.project}
-
-    def denials(params: Params) -> list[Params]:
-        p = want(params, limit=(int, 100))
-        daemon.ingest(session)
-        found = daemon.ledger.denials(session, max(0, min(p["limit"], 1000)))
-        return explained(found, daemon.broker.state.prompts.values())
-
-    tokens = daemon.tokens.of_session(daemon.broker.state.sessions[session])
-    return {"whoami": whoami, "denials": denials, **tokens}
+    """Return what agent.sock has beside the verbs, for a peer that the kernel says is inside ``session``."""
+    known = daemon.broker.state.sessions[session]
+    return {"delegate": lambda p: daemon.delegations.delegate(known, p), **daemon.tokens.of_session(known)}

@@ -8,8 +8,11 @@
     remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; for a path also time d: of the act,
     basis s: object, content or path, and text s: the same as a sentence (``runtime.whose``)
 
-The one module that imports dbus-next. It takes no descriptors (none are negotiated, so the bus keeps them off), answers its own interface
-and nothing else, and holds no state: a bus that goes away is looked for again.
+and the verbs of ``runtime.busverbs``. Their caller is the process that made the connection to the bus, by the bus's word: held by the
+pidfd that it gives (ProcessFD), else by its number, looked at twice, which is assurance L0.
+
+The one module that imports dbus-next, which leaks the descriptors of messages that nobody takes: so each message's are taken here as
+it comes, and closed unless a call of ours waits for them. It answers its own interfaces and nothing else; a bus that goes away is looked for again.
 """
 
 from __future__ import annotations
@@ -17,15 +20,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
-from dbus_next.signature import Variant
+from dbus_next.signature import SignatureTree, Variant
 
+from remit_daemon.broker.core import Refused
+from remit_daemon.peers.process import PeerError, alive, identify, inside_session
 from remit_daemon.runtime import whose
-from remit_daemon.runtime.actors import describe
+from remit_daemon.runtime.actors import describe, session_of
+from remit_daemon.runtime.asks import Caller
+from remit_daemon.runtime.busverbs import (
+    METHODS,
+    TOKEN,
+    VERBS,
+    Answer,
+    BusError,
+    answer,
+    introspection,
+    single,
+)
+from remit_daemon.runtime.clients import described
 from remit_daemon.wire.escape import escape
 
 if TYPE_CHECKING:
@@ -36,7 +54,14 @@ log = logging.getLogger("remitd.bus")
 NAME, PATH, ACTORS = "dev.remit.Broker1", "/dev/remit/Broker1", "dev.remit.Broker1.Actors"
 RETRY = 30.0  # seconds until a bus that is not there is tried again
 CONNECT_WITHIN = 10.0  # seconds for the bus to let us in
-MAX_ASKED = 64  # questions answered at once; more are told to come again
+MAX_ASKED = 256  # questions answered at once; more are told to come again
+MAX_ASKED_EACH = 16  # of those, one caller's
+MAX_CALLERS = (
+    256  # callers remembered, each with a pidfd; those not heard of for longest are looked at again
+)
+SEND_WITHIN = 30.0  # seconds for the bus to take an answer that carries a descriptor
+ANSWER_WITHIN = 10.0  # seconds for the bus itself to answer us
+_DESCRIBE = {"Describe": "s", "DescribeProcess": "u"}
 _E = "org.freedesktop.DBus.Error."
 _DRIVER = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 _SHOWS, _SHOWS_AT = "org.freedesktop.Notifications", "/org/freedesktop/Notifications"
@@ -47,6 +72,7 @@ _XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection
     <method name="Describe"><arg name="subject" type="s" direction="in"/><arg name="actor" type="a{{sv}}" direction="out"/></method>
     <method name="DescribeProcess"><arg name="pid" type="u" direction="in"/><arg name="actor" type="a{{sv}}" direction="out"/></method>
   </interface>
+{introspection()}
   <interface name="org.freedesktop.DBus.Introspectable">
     <method name="Introspect"><arg name="xml" type="s" direction="out"/></method>
   </interface>
@@ -75,7 +101,9 @@ class BusService:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._bus: MessageBus | None = None
-        self._asked: set[asyncio.Task[None]] = set()
+        self._asked: dict[asyncio.Task[None], str] = {}  # → whose
+        self._came: dict[int, list[int]] = {}  # serial of a call of ours → the descriptors of its answer
+        self._callers: dict[str, _Held] = {}
         self._shower = ""  # the connection that shows notifications
 
     async def run(self) -> None:
@@ -94,7 +122,9 @@ class BusService:
             await asyncio.sleep(RETRY)
 
     async def _serve(self, where: str) -> None:
-        bus = await asyncio.wait_for(MessageBus(bus_address=where).connect(), CONNECT_WITHIN)
+        bus = await asyncio.wait_for(
+            MessageBus(bus_address=where, negotiate_unix_fd=True).connect(), CONNECT_WITHIN
+        )
         self._bus = bus
         try:
             bus.add_message_handler(self._message)
@@ -109,29 +139,50 @@ class BusService:
             self._bus = None
             self._shower = ""
             bus.disconnect()  # type: ignore[no-untyped-call]
+            for held in self._callers.values():
+                held.close()
+            self._callers.clear()
 
     def _message(self, message: Message) -> Message | bool | None:
+        fds, message.unix_fds = message.unix_fds, []
         if message.message_type is MessageType.SIGNAL:
+            _close(fds)
             self._signal(message)
             return None
         if message.message_type is not MessageType.METHOD_CALL:
+            if message.reply_serial in self._came:
+                self._came[message.reply_serial] = list(fds)
+            else:
+                _close(fds)
             return None
-        if (
-            message.path == PATH
-            and message.interface in (ACTORS, None)
-            and message.member in ("Describe", "DescribeProcess")
-        ):
-            if len(self._asked) >= MAX_ASKED:
+        _close(fds)
+        if message.path == PATH and self._serving(message) is not None:
+            sender = message.sender or ""
+            mine = sum(1 for whose in self._asked.values() if whose == sender)
+            if len(self._asked) >= MAX_ASKED or mine >= MAX_ASKED_EACH:
                 return Message.new_error(message, _E + "LimitsExceeded", "too many questions at once")
             task = asyncio.get_running_loop().create_task(self._answer(message))
-            self._asked.add(task)
-            task.add_done_callback(self._asked.discard)
+            self._asked[task] = sender
+            task.add_done_callback(self._asked.pop)
             return True
         if message.member == "Introspect" and message.path == PATH:
             return Message.new_method_return(message, "s", [_XML])
         if message.interface == "org.freedesktop.DBus.Peer":
             return None
-        return Message.new_error(message, _E + "UnknownMethod", f"{PATH} has {ACTORS} alone")
+        return Message.new_error(
+            message, _E + "UnknownMethod", f"{PATH} has {ACTORS}, {VERBS} and {TOKEN} alone"
+        )
+
+    @staticmethod
+    def _serving(message: Message) -> tuple[str, str, str] | None:
+        """Return (interface, signature in, signature out) of the method that ``message`` calls, None when there is none."""
+        if message.interface in (ACTORS, None) and message.member in _DESCRIBE:
+            return ACTORS, _DESCRIBE[message.member], "a{sv}"
+        for interface in (message.interface,) if message.interface else (VERBS, TOKEN):
+            found = METHODS.get((interface, message.member))
+            if found is not None:
+                return interface, *found
+        return None
 
     def _signal(self, message: Message) -> None:
         if not self._shower or message.sender != self._shower or message.interface != _SHOWS:
@@ -181,28 +232,114 @@ class BusService:
 
     async def _answer(self, message: Message) -> None:
         bus = self._bus
+        fds: list[int] = []
+        serving = self._serving(message)
+        assert serving is not None
+        interface, taken, given = serving
         try:
-            found = await self._described(message)
-            reply = Message.new_method_return(message, "a{sv}", [found])
+            if message.signature != taken:
+                raise Failed(
+                    _E + "InvalidArgs", f"{message.member} takes arguments of types {taken or '(none)'}"
+                )
+            if interface == ACTORS:
+                body: list[Any] = [await self._described(message)]
+            else:
+                plain, fds = await self._verb(message, interface)
+                body = [_typed(value, kind) for value, kind in zip(plain, single(given), strict=True)]
+            reply = Message.new_method_return(message, given, body, fds)
         except Failed as e:
             reply = Message.new_error(message, e.kind, str(e))
+        except BusError as e:
+            reply = Message.new_error(message, e.kind, str(e))
+            if e.data:
+                reply.signature, reply.body = "sa{sv}", [str(e), _typed(e.data, "a{sv}")]
+                reply.signature_tree = SignatureTree._get(reply.signature)
         except Exception:
             log.exception("internal error")
             reply = Message.new_error(
                 message, "dev.remit.Error.Internal", "internal error; see the daemon's log"
             )
-        if bus is not None and bus.connected:
-            await bus.send(reply)
+        try:
+            if bus is not None and bus.connected:
+                async with asyncio.timeout(SEND_WITHIN):
+                    await bus.send(reply)
+        except TimeoutError:
+            log.warning("the bus does not take an answer")
+        finally:
+            _close(fds)
+
+    async def _verb(self, message: Message, interface: str) -> Answer:
+        body = [_bare(value) for value in message.body]
+        options = body[0] if message.member == "Hello" and interface == VERBS else {}
+        if set(options) - {"agent", "project"} or not all(type(v) is str for v in options.values()):
+            raise Failed(_E + "InvalidArgs", "options are agent and project, both text")
+        caller = await self._caller(message.sender or "", **options)
+        return await answer(self._daemon, caller, interface, message.member or "", body)
+
+    async def _caller(self, sender: str, agent: str = "", project: str = "") -> Caller:
+        """Return who ``sender`` is: a session, by its gateway's connection, or a program outside. Raises Failed."""
+        held = self._callers.pop(sender, None)
+        if held is None or not alive(held.pidfd):
+            if held is not None:
+                held.close()
+            held = await self._held(sender)
+            twin = self._callers.pop(sender, None)  # of another of its messages, meanwhile
+            if twin is not None:
+                twin.close()
+        self._callers[sender] = held
+        while len(self._callers) > MAX_CALLERS:
+            self._callers.pop(next(iter(self._callers))).close()
+        daemon, pid = self._daemon, held.pid
+        session = session_of(daemon, pid)
+        if session is None or not session.confined:
+            if inside_session(pid, daemon.supervisors()):
+                raise Failed(_E + "AccessDenied", "the session of this program is over")
+            pidfd = os.dup(held.pidfd)  # ours, whatever becomes of what is remembered
+            try:
+                session = await daemon.clients.session(
+                    pid, held.identity, pidfd, agent=agent, project=project, assurance=held.assurance
+                )
+            except Refused as e:
+                raise Failed(_E + "AccessDenied", str(e)) from None
+            finally:
+                os.close(pidfd)
+        exe, argv, _ = described(pid)
+        comm = os.path.basename(argv[0]) if argv else ""
+        return Caller(session.id, pid, held.identity.split(":")[1], exe, comm, tuple(argv))
+
+    async def _held(self, sender: str) -> _Held:
+        """Return the process behind the connection ``sender``, held. Raises Failed."""
+        found, fds = await self._ask("GetConnectionCredentials", sender)
+        try:
+            pid, uid = found.get("ProcessID"), found.get("UnixUserID")
+            if uid != os.getuid() or not isinstance(pid, int):
+                raise Failed(
+                    _E + "AccessDenied",
+                    "another user's connection, or one whose process the bus does not tell",
+                )
+            index = found.get("ProcessFD")
+            pidfd, assurance = -1, "L0"
+            if isinstance(index, int) and 0 <= index < len(fds):
+                pidfd, assurance = fds.pop(index), ""
+                os.set_inheritable(pidfd, False)
+            else:
+                pidfd = os.pidfd_open(pid)
+            try:
+                identity = identify(pid, pidfd)[1]
+                if assurance == "L0" and await self._pid(sender) != pid:
+                    raise PeerError("the connection changed hands")
+            except BaseException:
+                os.close(pidfd)
+                raise
+            return _Held(pid, pidfd, identity, assurance)
+        except (PeerError, OSError, OverflowError):
+            raise Failed(_E + "UnixProcessIdUnknown", f"{sender} is gone") from None
+        finally:
+            _close(fds)
 
     async def _described(self, message: Message) -> dict[str, Variant]:
-        wanted = "u" if message.member == "DescribeProcess" else "s"
-        if message.signature != wanted:
-            raise Failed(
-                _E + "InvalidArgs",
-                f"{message.member} takes one argument of type {wanted}",
-            )
         subject = message.body[0]
-        if wanted == "u":
+        if message.member == "DescribeProcess":
             return await self.of_process(subject)
         if subject.startswith("/"):
             found = await whose.file(self._daemon, os.path.normpath(subject))
@@ -236,25 +373,91 @@ class BusService:
             os.close(pidfd)
 
     async def _pid(self, name: str) -> int:
+        found, fds = await self._ask("GetConnectionUnixProcessID", name)
+        _close(fds)
+        return int(found)
+
+    async def _ask(self, member: str, name: str) -> tuple[Any, list[int]]:
+        """Return what the bus itself answers about the connection ``name``, and the descriptors with it. Raises Failed."""
         bus = self._bus
         if bus is None:
             raise Failed(_E + "Disconnected", "the bus is gone")
         destination, path, interface = _DRIVER
         try:
             question = Message(
-                destination=destination, path=path, interface=interface, member="GetConnectionUnixProcessID", signature="s", body=[name]
+                destination=destination, path=path, interface=interface, member=member, signature="s", body=[name],
+                serial=bus.next_serial(),
             )  # fmt: skip
         except Exception:
             raise Failed(_E + "InvalidArgs", f"{name!r} is no bus name") from None
-        reply = await bus.call(question)
+        self._came[question.serial] = []
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                reply = await bus.call(question)
+        except TimeoutError:
+            reply = None
+        finally:
+            fds = self._came.pop(question.serial)
         if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
+            _close(fds)
             text = str(reply.body[0]) if reply is not None and reply.body else "the bus does not say"
             raise Failed(str(reply.error_name) if reply is not None else _E + "Failed", text)
-        return int(reply.body[0])
+        return _bare(reply.body[0]), fds
 
     async def who(self, name: str) -> dict[str, Any]:
         """Return the wire's answer to ``who`` about a bus name. Raises Failed."""
         return {k: v.value for k, v in (await self.of_name(name)).items()} | {"entries": []}
+
+
+class _Held(NamedTuple):
+    """The process that made a connection to the bus. ``assurance``: L0, or "" where its program is to tell."""
+
+    pid: int
+    pidfd: int
+    identity: str
+    assurance: str
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _bare(value: Any) -> Any:
+    """Return a received value without its variants."""
+    if isinstance(value, Variant):
+        return _bare(value.value)
+    if isinstance(value, dict):
+        return {k: _bare(v) for k, v in value.items()}
+    return [_bare(v) for v in value] if isinstance(value, list) else value
+
+
+def _typed(value: Any, kind: str) -> Any:
+    """Return ``value`` as the library wants one of type ``kind``: what a{sv} holds gets the type that fits it."""
+    if kind == "aa{sv}":
+        return [_typed(v, "a{sv}") for v in value]
+    if kind != "a{sv}":
+        return value
+    return {k: found for k, v in value.items() if (found := _variant(v)) is not None}
+
+
+def _variant(value: Any) -> Variant | None:
+    if isinstance(value, bool):
+        return Variant("b", value)
+    if isinstance(value, int):
+        return Variant("x", value)
+    if isinstance(value, float):
+        return Variant("d", value)
+    if isinstance(value, str):
+        return Variant(
+            "s", value.encode("utf-8", "backslashreplace").decode()
+        )  # no bus takes what is no Unicode
+    if isinstance(value, list):
+        return Variant("as", [str(v).encode("utf-8", "backslashreplace").decode() for v in value])
+    return None
 
 
 def _packed(found: dict[str, Any]) -> dict[str, Variant]:

@@ -33,6 +33,8 @@ class Channel:
 
     def __init__(self, sock: socket.socket, connector: Peer) -> None:
         sock.setblocking(False)
+        self.end = sock.getpeername()
+        """The name of the peer's end, "" where it has none."""
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._senders = Senders(sock, connector)

@@ -109,9 +109,8 @@ class Consents:
     def _base(self, who: Who, agent: str) -> Snapshot | None:
         if who.session:
             return None
-        exe = (
-            "" if who.oauth else who.exe
-        )  # the program that opens the page, or the connection, is not the client
+        # What opens an OAuth client's page, or its connection, is not the client.
+        exe = "" if who.oauth else who.exe
         try:
             return self._daemon.policies.of_client(agent, exe)
         except SnapshotRefused as e:
@@ -175,9 +174,9 @@ class Consents:
             raise
         return given | {"refresh_token": handle}
 
-    def check(self, who: Who, agent: str, wanted: Wanted) -> None:
-        """Raise TokenError (invalid_grant) when policy now denies what was allowed."""
-        broker, session = self._daemon.broker, who.session.id if who.session else ""
+    def check(self, who: Who, agent: str, wanted: Wanted, session: str = "") -> None:
+        """Raise TokenError (invalid_grant) when policy now denies what was allowed, in ``session`` or outside."""
+        broker = self._daemon.broker
         verdict, why = broker.judge.token(broker.state, session, wanted.scopes, self._base(who, agent))
         if verdict == DENY:
             raise TokenError("invalid_grant", why)
@@ -205,7 +204,7 @@ class Consents:
                 )
             wanted = Wanted(wanted.audience, tuple(sorted(scopes)), rar.only(wanted.details, scopes))
         try:
-            self.check(who, family.agent, family.wanted)
+            self.check(who, family.agent, family.wanted, family.session)
         except TokenError as e:
             if e.code == "invalid_grant":
                 self.handles.end(family=family.id)

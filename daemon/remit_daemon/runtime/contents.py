@@ -177,15 +177,18 @@ def _commit(ask: Ask, git_dir: str, id: str) -> Commit | None:
     return Commit(ask.of, repository, id, remark(commit, ask.of.session, ask.started, ask.program))
 
 
+def _be_nice() -> None:
+    """Give way to others. Who is nicer already may not become less so."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
 class Contents:
     """Looks at what waits, for as long as remitd runs."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(
-            1, "contents", lambda: os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        )
+        self._thread = ThreadPoolExecutor(1, "contents", _be_nice)
 
     def wake(self) -> None:
         """Say that something may wait."""
@@ -198,6 +201,9 @@ class Contents:
                 seen = await self.step()
             except LedgerError as e:
                 log.error("%s", e)
+                seen = _NOTHING
+            except Exception:  # a fault of ours must not end the looking for good
+                log.exception("internal error")
                 seen = _NOTHING
             if seen is None:
                 self._wake.clear()

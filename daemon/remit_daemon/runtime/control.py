@@ -28,6 +28,7 @@ from remit_daemon.wire.control import (
     SUPERVISOR_FIRST,
     SUPERVISOR_THEN,
     VERSION,
+    of_api,
     of_gateway,
 )
 from remit_daemon.wire.frames import FrameError, Reader, encode
@@ -55,6 +56,9 @@ _FIELDS: dict[str, dict[str, type]] = {
     "cancel": {"seq": int, "why": str},
     "poke": {},
     "end": {"status": int},
+    "delegated": {"sub": str, "error": str, "env": list},
+    "over": {"sub": str},
+    "subs": {"subs": list},
 }
 
 
@@ -123,6 +127,10 @@ class Control:
         if self._session and senders.get(self._session) == self.send:
             del senders[self._session]
             self._daemon.attempt(ev.Lost(self._session, gateway=bool(self._above)))
+            for sub in () if self._above else self._daemon.broker.state.below(self._session):
+                self._daemon.attempt(ev.Lost(sub))
+        if self._above:
+            self._daemon.gateway_of.pop(self._peer.pid, None)
 
     async def _frames(self) -> None:
         frames = Reader()
@@ -205,6 +213,8 @@ class Control:
         daemon.apply(ev.Lost(ident, gateway=True))
         self._session = ident
         daemon.gateways[ident] = self.send
+        assert self._peer is not None
+        daemon.gateway_of[self._peer.pid] = ident
         self._welcome(known, "")
         log.info("session %s: its gateway is here", ident)
 
@@ -253,7 +263,14 @@ class Control:
 
     def _frame(self, frame: dict[str, Any]) -> None:
         daemon, session = self._daemon, self._session
-        if "seq" in frame and of_gateway(frame["seq"]) != bool(self._above):
+        if "sub" in frame:
+            if self._above or not self._is_mine(frame["sub"]):
+                raise Malformed(f"{frame['type']}: {frame['sub']!r} is no sub-session of this session")
+            session = frame["sub"]
+            if not daemon.broker.state.sessions[session].live and frame["type"] != "delegated":
+                return  # it crossed with its end
+        seq = frame.get("seq", 0)
+        if "seq" in frame and (of_api(seq) or of_gateway(seq) != bool(self._above)):
             raise Malformed(f"{frame['type']}: seq {frame['seq']} is not one of this side's")
         match frame["type"]:
             case "ask":
@@ -268,26 +285,53 @@ class Control:
                 except (Refused, LedgerError, StoreError) as e:
                     # What cannot be asked or recorded is denied.
                     log.warning("session %s: ask %d: %s", session, frame["seq"], e)
-                    self.send(
-                        {
-                            "type": "answer",
-                            "seq": frame["seq"],
-                            "verdict": "deny",
-                            "prompt": "",
-                            "message": str(e),
-                        }
-                    )
+                    refusal = {
+                        "type": "answer",
+                        "seq": frame["seq"],
+                        "verdict": "deny",
+                        "prompt": "",
+                        "message": str(e),
+                    }
+                    self.send(refusal if session == self._session else {**refusal, "sub": session})
             case "cancel":
                 if frame["why"] not in ("gone", "expired"):
                     raise Malformed(f"cancel: no reason {frame['why']!r}")
                 daemon.attempt(ev.Cancel(session, frame["seq"], frame["why"]))
             case "poke":
-                daemon.poke(session)
+                for one in (session, *([] if self._above else daemon.broker.state.below(session))):
+                    daemon.poke(one)
+            case "delegated":
+                daemon.delegations.made(session, frame["error"], frame["env"])
+            case "over":
+                daemon.finish(session, None)
+            case "subs":
+                self._take_up(frame["subs"])
             case "end":
                 daemon.connections.pop(session, None)
                 daemon.gateways.pop(session, None)
                 tty = daemon.broker.state.sessions[session].hello["tty"]
                 daemon.finish(session, frame["status"], self.send if tty else None)
+
+    def _is_mine(self, sub: object) -> bool:
+        state = self._daemon.broker.state
+        return isinstance(sub, str) and sub in state.sessions and self._session in state.chain(sub)[1:]
+
+    def _take_up(self, subs: list[str]) -> None:
+        """Go on with the sub-sessions that the supervisor has; the others ended while nobody listened."""
+        daemon = self._daemon
+        state = daemon.broker.state
+        for sub in subs:
+            if not self._is_mine(sub):
+                raise Malformed(f"subs: {sub!r} is no sub-session of this session")
+            if not state.sessions[sub].live or any(one not in state.bases for one in state.chain(sub)):
+                daemon.tell(sub, {"type": "stop"})
+                continue
+            daemon.attempt(ev.Lost(sub))
+            text, revision = daemon.broker.snapshot(sub)
+            daemon.tell(sub, {"type": "snapshot", "snapshot": text, "revision": revision})
+        for sub in state.below(self._session):
+            if sub not in subs:
+                daemon.finish(sub, None)
 
 
 def _kept(hello: dict[str, Any]) -> dict[str, Any]:

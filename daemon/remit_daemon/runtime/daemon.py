@@ -22,16 +22,20 @@ from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
 from remit_daemon.peers.attest import Attestation, Attestor
-from remit_daemon.peers.process import alive, hold, session_tag
+from remit_daemon.peers.process import alive, hold, session_marks
 from remit_daemon.runtime import report
+from remit_daemon.runtime.asks import Asks
 from remit_daemon.runtime.bus import BusService
+from remit_daemon.runtime.clients import Clients
 from remit_daemon.runtime.contents import Contents
+from remit_daemon.runtime.delegation import Delegations
 from remit_daemon.runtime.desktop import Desktop
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.runtime.tokens import Tokens
-from remit_daemon.wire.control import of_gateway
+from remit_daemon.runtime.verbs import Verbs
+from remit_daemon.wire.control import SUB_END, of_api, of_gateway
 from remit_daemon.wire.paths import Paths
 from remit_policy.engine import Engine
 
@@ -74,14 +78,19 @@ class Daemon:
         state.next_grant = max(state.next_grant, memory.counter("grant") + 1)
         self.connections: dict[str, Sender] = {}  # to the supervisors
         self.gateways: dict[str, Sender] = {}
+        self.gateway_of: dict[int, str] = {}  # the pid of a gateway → its session
         self.watchers: set[Watcher] = set()
         self.tokens = Tokens(self)
         self.attestor = Attestor()
         self._hashing = ThreadPoolExecutor(HASHERS, "attest")
         self.senders = senders.rung()  # how well this kernel tells who wrote a message
+        self.asks = Asks(self)
+        self.clients = Clients(self)
+        self.verbs = Verbs(self)
         self.bus = BusService(self)
         self.registry = Registry(self)
         self.contents = Contents(self)
+        self.delegations = Delegations(self)
         self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
@@ -96,20 +105,38 @@ class Daemon:
         return [s for s in self.broker.state.sessions.values() if s.live]
 
     def by_tag(self, tag: int) -> Session | None:
-        """Return the live session that carries ``tag``."""
+        """Return the live session, or sub-session, that carries ``tag``."""
         return next((s for s in self.live() if tag and s.tag == tag), None)
 
-    def by_peer(self, pid: int) -> Session | None:
+    def by_marks(self, pid: int) -> Session | None:
+        """Return the live session or sub-session that process ``pid``, or its nearest marked ancestor, is in.
+
+        What a sub-session left that has ended is in none: not in the one above it.
+        """
+        tag, own = session_marks(pid)
+        found = self.by_tag(own)
+        return found if found is not None and bool(found.parent) == (own != tag) else None
+
+    def by_peer(self, pid: int, end: bytes | str = b"") -> Session | None:
         """Return the live session that a peer of agent.sock speaks for.
 
-        A session's connects are made by its supervisor, on the agent's socket, and the kernel names who connected.
+        A session's connects are made by its supervisor, on the agent's socket, and the kernel names who connected. For a
+        sub-session the supervisor gives that socket the name ``end`` first (``wire.control``, SUB_END).
         """
-        made = next((s for s in self.live() if s.pid == pid), None)
-        return made or self.by_tag(session_tag(pid))
+        if isinstance(end, bytes) and end.startswith(SUB_END):
+            ident = os.fsdecode(end[len(SUB_END) :]).partition("-")[0]
+            sub = self.broker.state.sessions.get(ident)
+            return sub if sub is not None and sub.live and sub.parent and sub.pid == pid else None
+        made = next((s for s in self.live() if s.confined and s.pid == pid and not s.parent), None)
+        return made or self.by_marks(pid)
+
+    def root(self, session: str) -> str:
+        """Return the session that the person started, of which ``session`` is or is a part."""
+        return self.broker.state.chain(session)[-1]
 
     def supervisors(self) -> set[int]:
         """Return the pids of running supervisors."""
-        return {s.pid for s in self.live()}
+        return {s.pid for s in self.live() if s.confined}
 
     def journals(self, session: str) -> list[str]:
         """Return where the session's supervisor, and each gateway that it has had, write their journals."""
@@ -124,29 +151,37 @@ class Daemon:
         return [f"{spool}/{name}" for name in (own, *sorted(names))]
 
     def adopt(self) -> None:
-        """Look after the sessions of an earlier run: those whose supervisor is gone are ended, the rest awaited.
+        """Look after the sessions of an earlier run: those whose supervisor, or client, is gone are ended, the rest awaited.
 
-        Clients outside sessions are not awaited: what binds their tokens to them went with the earlier run.
+        What clients outside sessions have tokens by is not taken up: what binds these to them went with the earlier run.
         """
         state = self.broker.state
         clients = {g.client for g in state.grants.values()}
         clients |= {p.consent.client for p in state.prompts.values() if p.consent is not None}
         for client in clients - {""}:
             self.attempt(ev.ClientGone(client))
-        for session in self.live():
+        for session in sorted(self.live(), key=lambda s: len(state.chain(s.id))):
+            if session.parent:
+                # Its supervisor is that of the session above, and says later whether it still is.
+                if session.parent in state.bases:
+                    self._take_up(session)
+                continue
             pidfd = hold(session.pid, session.identity)
             if pidfd is None:
-                log.info("session %s: its supervisor is gone", session.id)
+                log.info("session %s: process %d is gone", session.id, session.pid)
                 self.finish(session.id, None)
                 continue
-            try:
-                self.broker.state.bases[session.id] = self.policies.snapshot(subject_of(session))
-            except SnapshotRefused as e:
-                log.warning("session %s: %s", session.id, e)
+            self._take_up(session)
             self.guard(session.id, pidfd)
 
+    def _take_up(self, session: Session) -> None:
+        try:
+            self.broker.state.bases[session.id] = self.policies.snapshot(subject_of(session))
+        except SnapshotRefused as e:
+            log.warning("session %s: %s", session.id, e)
+
     def guard(self, session: str, pidfd: int) -> None:
-        """Watch a supervisor by ``pidfd`` (taken over): when it ends without a word, so does its session."""
+        """Watch a supervisor, or client, by ``pidfd`` (taken over): when it ends without a word, so does its session."""
         old = self._pidfds.pop(session, None)
         loop = asyncio.get_running_loop()
         if old is not None:
@@ -156,7 +191,7 @@ class Daemon:
         loop.add_reader(pidfd, self._died, session)
 
     def _died(self, session: str) -> None:
-        log.info("session %s: its supervisor ended", session)
+        log.info("session %s: its process ended", session)
         self.finish(session, None)
 
     def _unguard(self, session: str) -> None:
@@ -167,11 +202,15 @@ class Daemon:
 
     def supervisor_alive(self, session: str) -> bool:
         """Tell whether the supervisor of ``session`` is known to run."""
-        pidfd = self._pidfds.get(session)
+        pidfd = self._pidfds.get(self.root(session))
         return pidfd is not None and alive(pidfd)
 
+    def held(self, session: str) -> int:
+        """Return the pidfd by which the process of ``session`` is watched, lent, -1 when it is not."""
+        return self._pidfds.get(session, -1)
+
     def finish(self, session: str, status: int | None, tell: Sender | None = None) -> None:
-        """End ``session``: its tree is killed by its mark, its journal read to the end, its end recorded.
+        """End ``session`` and what it delegated to: the tree is killed by its mark, the journals read to their end, the end recorded.
 
         ``tell`` is whom to tell, then, what is to be said of it.
         """
@@ -182,20 +221,31 @@ class Daemon:
         session = self.broker.state.sessions.get(ident)
         if session is None or not session.live:
             return
-        if not await asyncio.to_thread(mark.kill_tree, session.tag):
-            log.error("session %s: some of its processes do not end", ident)
+        below = self.broker.state.below(ident)
+        # The mark of a session that the person started is on all of its tree.
+        for one in [ident, *below] if session.parent else [ident]:
+            if not await asyncio.to_thread(mark.kill_tree, self.broker.state.sessions[one].tag):
+                log.error("session %s: some of its processes do not end", one)
         if not self.broker.state.sessions[ident].live:
             return  # it ended while the tree was killed
-        self.ingest(ident)
+        family = [*self.broker.state.below(ident), ident]
+        for one in family:
+            self.ingest(one)
         self.attempt(ev.Ended(ident, status))
-        self.tokens.end_session(session)
-        for path in self.journals(ident):
-            try:
-                self.ledger.forget(SessionInfo(ident, session.agent), path)
-            except (LedgerError, OSError) as e:
-                log.error("session %s: its journal stays: %s", ident, e)
+        for one in family:
+            self._ended(self.broker.state.sessions[one])
         if tell is not None:
             tell({"type": "ended", "message": await report.farewell(self, ident)})
+
+    def _ended(self, session: Session) -> None:
+        self.asks.end(session.id)
+        self.tokens.end_session(session)
+        self.delegations.forget(session.id)
+        for path in self.journals(session.id):
+            try:
+                self.ledger.forget(SessionInfo(session.id, session.agent), path)
+            except (LedgerError, OSError) as e:
+                log.error("session %s: its journal stays: %s", session.id, e)
 
     def spawn(self, coroutine: Any) -> None:
         """Run ``coroutine`` beside us; what it raises is logged."""
@@ -284,12 +334,23 @@ class Daemon:
             log.error("%s", e)
 
     def _send(self, session: str, frame: dict[str, Any]) -> None:
-        kind = frame["type"]
-        asker = self.gateways if of_gateway(frame.get("seq", 0)) else self.connections
-        for table in (self.connections, self.gateways) if kind == "snapshot" else (asker,):
-            sender = table.get(session)
-            if sender is not None:
-                sender(frame)
+        if of_api(frame.get("seq", 0)):
+            self.asks.frame(session, frame)
+            return
+        to_gateway = of_gateway(frame.get("seq", 0))
+        if frame["type"] == "snapshot" or not to_gateway:
+            self.tell(session, frame)
+        if frame["type"] == "snapshot" or to_gateway:
+            gateway = self.gateways.get(session)
+            if gateway is not None:
+                gateway(frame)
+
+    def tell(self, session: str, frame: dict[str, Any]) -> None:
+        """Send ``frame`` to the supervisor of ``session``, if it is connected."""
+        root = self.root(session)
+        sender = self.connections.get(root)
+        if sender is not None:
+            sender(frame if root == session else {**frame, "sub": session})
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Tell every watcher, and the desktop."""
@@ -298,7 +359,10 @@ class Daemon:
             watcher(method, params)
 
     async def _end_tree(self, session: str, tag: int) -> None:
-        if session in self.connections:
+        if not tag:
+            self.finish(session, None)  # a client's: its process is not ours to end
+            return
+        if self.root(session) in self.connections:
             await asyncio.sleep(STOP_PATIENCE)
         found = self.broker.state.sessions.get(session)
         if found is not None and found.live:

@@ -261,8 +261,7 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 def subject_of(session: Session) -> Subject:
     """Return whom ``session``'s snapshot is for, from what its supervisor said."""
-    h = session.hello
-    return subject(session.agent, h)
+    return subject(session.chain[0], session.hello)
 
 
 def subject(agent: str, hello: dict[str, Any]) -> Subject:

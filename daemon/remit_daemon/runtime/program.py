@@ -17,16 +17,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
 
-from remit_daemon.broker.records import Session
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.ledger.store import Ledger, LedgerError
 from remit_daemon.peers import senders
-from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of, session_tag
-from remit_daemon.runtime.approver import VERSION, Approver, agent_methods
+from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of
+from remit_daemon.runtime.agent import Agent
+from remit_daemon.runtime.approver import VERSION, Approver
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
-from remit_daemon.runtime.lines import Lines, refuse
+from remit_daemon.runtime.lines import refuse
 from remit_daemon.runtime.oauth.endpoints import Endpoints
 from remit_daemon.runtime.oauth.server import Server
 from remit_daemon.runtime.oauth.settings import SettingsFile
@@ -96,26 +96,8 @@ async def _serve_approver(daemon: Daemon, peer: Peer, channel: Channel) -> None:
 
 
 async def _serve_agent(daemon: Daemon, peer: Peer, channel: Channel) -> None:
-    session = daemon.by_peer(peer.pid)
-    if session is None:
-        refuse(channel, "this socket is for programs inside a session")
-    else:
-        methods = agent_methods(daemon, session.id)
-        await Lines(channel, methods, lambda writer: _inside(writer, session)).serve()
+    await Agent(daemon, peer, channel).serve()
     await channel.linger()
-
-
-def _inside(writer: Peer, session: Session) -> None:
-    """Raise PeerError unless ``writer`` is a process of ``session``.
-
-    The supervisor, which made the connection, writes on it only where it performs an agent's sendmsg; whose is then not known.
-    """
-    if writer.pid == session.pid:
-        raise PeerError(
-            "write with send or write here: sendmsg is performed by remit, which cannot say for whom"
-        )
-    if session_tag(writer.pid) != session.tag or not writer.alive():
-        raise PeerError(f"process {writer.pid} is not inside session {session.id}")
 
 
 class _Servers:

@@ -363,7 +363,11 @@ class Registry:
 
     async def level(self, one: Adopted) -> str:
         """Return the assurance of an adopted process by what it runs at this moment."""
-        return self._level(one.agent, await self._daemon.attest(one.pid, one.pidfd, one.identity))
+        return await self.level_of(one.agent, one.pid, one.pidfd, one.identity)
+
+    async def level_of(self, name: str, pid: int, pidfd: int, behalf: str) -> str:
+        """Return the assurance of ``pid``, held by ``pidfd``, as the agent ``name``, by what it runs at this moment."""
+        return self._level(name, await self._daemon.attest(pid, pidfd, behalf))
 
     def _level(self, name: str, found: Attestation) -> str:
         agent, program = self._agents.get(name), self._program(found, ADOPTED)

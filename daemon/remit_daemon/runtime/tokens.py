@@ -193,8 +193,10 @@ class Tokens:
         Raises TokenError, LedgerError: nothing was given then.
         """
         self.watch(who)
+        own = who.session is not None and agent == who.session.agent
+        name, *behalf = who.session.chain if own and who.session is not None else (agent,)
         token, text = self.issuer.issue(
-            subject=self._subject, agent=agent, bound=who.identity, grant_id=grant_id, scope=" ".join(wanted.scopes),
+            subject=self._subject, agent=name, behalf=tuple(behalf), bound=who.identity, grant_id=grant_id, scope=" ".join(wanted.scopes),
             details=wanted.details, audience=wanted.audience, sensitive=True, txn=txn,
             issuer=who.oauth.issuer if who.oauth else "", client=who.oauth.id if who.oauth else "",
         )  # fmt: skip
@@ -278,9 +280,9 @@ class Tokens:
 
     def end_session(self, session: Session) -> None:
         """Revoke what a session had: it is over, or its rights have changed."""
-        self.consents.handles.end(bound=session.identity)
+        self.consents.handles.end(bound=session.presenter)
         self.issuer.revoke(grant_id=session.id)
-        self.issuer.revoke(bound=session.identity)
+        self.issuer.revoke(bound=session.presenter)
 
     def end_grant(self, grant: str) -> list[str]:
         """Revoke what was given under a grant: it is gone, or rests. Returns the tokens."""

@@ -49,7 +49,7 @@ class Who:
 def of_session(session: Session) -> Who:
     """Return the caller that every program inside ``session`` is: its connects are made by its supervisor."""
     exe = str(session.hello.get("exe", ""))
-    return Who(session.identity, session.pid, exe, session.agent, session=session)
+    return Who(session.presenter, session.pid, exe, session.agent, session=session)
 
 
 def of_peer(peer: Peer) -> Who:

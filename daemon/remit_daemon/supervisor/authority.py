@@ -37,7 +37,12 @@ _MAX_OWNED = 400  # each holds a descriptor; what is made in a shared directory 
 
 
 class Authority:
-    """Decides for one session. The engine is replaced as a whole by ``adopt``."""
+    """Decides for one session. The engine is replaced as a whole by ``adopt``.
+
+    ``backed``: Landlock stands behind what is left to the kernel, as far as this authority reaches and no further.
+    """
+
+    backed = True
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -227,6 +232,12 @@ class Authority:
         fd = self._owned.pop((st.st_dev, st.st_ino), None)
         if fd is not None:
             os.close(fd)
+
+    def close(self) -> None:
+        """Let go of what the session made in shared directories."""
+        for fd in self._owned.values():
+            os.close(fd)
+        self._owned.clear()
 
     def in_shared(self, path: str) -> bool:
         """Say whether ``path`` is inside a directory that everybody writes to."""

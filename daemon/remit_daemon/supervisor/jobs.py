@@ -92,24 +92,33 @@ class Jobs:
 
     def signal_tree(self, number: int) -> None:
         """Send a signal to every process of the session."""
-        for pid in mark.marked(self._tag):
-            try:
-                os.kill(pid, number)
-            except OSError:
-                pass
+        signal_marked(self._tag, number)
 
     def end_tree(self) -> None:
         """End what the agent left running: asked first, then killed. The session's authority ends with the agent."""
-        if self._childless():
-            return
-        self.signal_tree(signal.SIGTERM)
-        self.signal_tree(signal.SIGCONT)
-        import time
+        if not self._childless():
+            end_marked(self._tag)
 
-        end = time.monotonic() + _GRACE
-        while time.monotonic() < end and mark.marked(self._tag):
-            time.sleep(0.01)
-        mark.kill_tree(self._tag)
+
+def signal_marked(tag: int, number: int) -> None:
+    """Send a signal to every process that carries ``tag``."""
+    for pid in mark.marked(tag):
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+
+
+def end_marked(tag: int) -> None:
+    """End every process that carries ``tag``: asked first, then killed."""
+    signal_marked(tag, signal.SIGTERM)
+    signal_marked(tag, signal.SIGCONT)
+    import time
+
+    end = time.monotonic() + _GRACE
+    while time.monotonic() < end and mark.marked(tag):
+        time.sleep(0.01)
+    mark.kill_tree(tag)
 
 
 def end_like(status: int) -> None:

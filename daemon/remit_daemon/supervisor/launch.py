@@ -76,17 +76,20 @@ def environment(
     kept |= _desktop(kept.get("XDG_RUNTIME_DIR", ""), kept.get("WAYLAND_DISPLAY", ""))
     kept |= policy
     kept.update(
-        TMPDIR=tmpdir,
-        TMP=tmpdir,
-        TEMP=tmpdir,
-        TMUX_TMPDIR=tmpdir,
-        XDG_RUNTIME_DIR=tmpdir + "/run",
+        **places(tmpdir),
         REMIT_SESSION=session,
         REMIT_AGENT=agent,
         REMIT_SOCKET=agent_socket,
         **own,
     )
     return kept
+
+
+def places(tmpdir: str) -> dict[str, str]:
+    """Return the variables that name a session's private directory."""
+    return dict.fromkeys(("TMPDIR", "TMP", "TEMP", "TMUX_TMPDIR"), tmpdir) | {
+        "XDG_RUNTIME_DIR": tmpdir + "/run"
+    }
 
 
 def _desktop(runtime: str, display: str) -> dict[str, str]:

@@ -44,6 +44,11 @@ class Listeners:
         """Return which of the stream listeners has ``port``, "" when none has."""
         return self._names.get(port, "")
 
+    def close(self) -> None:
+        """Give the ports back."""
+        for sock in self.sockets.values():
+            sock.close()
+
     def fds(self) -> list[int]:
         """Return the descriptors, in the order of ``sockets``."""
         return [sock.fileno() for sock in self.sockets.values()]

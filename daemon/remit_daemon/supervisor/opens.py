@@ -40,6 +40,7 @@ _MAX_KNOWN = 10_000  # paths and directories; a megabyte or two
 _HOW_MAX = 4096  # openat2(2): a bigger structure than a page is E2BIG
 _HERE = calls.AT_FDCWD & 0xFFFFFFFF
 _DOTS = (b"", b".", b"..")
+_HELD = model.Rule(model.PACK, model.ALLOW, "read", "/**", source="built-in: held already")
 _PATIENT = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
 _TTYS = ("/dev/tty",)
 _FOR_ALL = (
@@ -216,10 +217,12 @@ class Opens:
         if not real.startswith("/"):
             # A pipe, socket or memfd that the target has open already, met through its own /proc: in no directory,
             # so no policy speaks of it and Landlock lets it pass.
-            return CONTINUE
+            return CONTINUE if authority.backed else self._anonymous(pin, kind, flags)
         if self._resolver.on_proc(pin) or real in _TTYS:
-            if authority.reads_static or ops[-1] == "write":
+            if authority.reads_static or (ops[-1] == "write" and authority.backed):
                 return self._left_to_kernel(note, ops, real)
+            if ops[-1] == "write" and real not in _TTYS:
+                raise OSError(errno.EACCES, "not to be opened on behalf")
             pin = self._own_view(note.tid, pin, dirfd, given)
             real = pin.path
         slow = kind in _PATIENT or real.startswith(self.slow_mounts)
@@ -242,6 +245,17 @@ class Opens:
             slow=slow,
             pinned=-1 if "write" in ops else None,
         )
+
+    def _anonymous(self, pin: Pin, kind: int, flags: int) -> Act:
+        """Open anew what the target has open already and no policy speaks of, where the kernel is left nothing."""
+        if kind == stat.S_IFSOCK:
+            raise OSError(errno.ENXIO, "a socket")
+
+        def reopen() -> Effect:
+            fd = os.open(f"/proc/self/fd/{pin.fd}", flags & ~_NOT_AGAIN | _EXTRA)
+            return Descriptor(fd, bool(flags & os.O_CLOEXEC))
+
+        return Act("read", (), reopen, (pin,), path=pin.path, rule=_HELD, slow=True, silent=True)
 
     def _remember(self, known: bytes, real: str) -> None:
         """Remember that the absolute path ``known`` leads to the static ``real``."""

@@ -147,6 +147,12 @@ class Journal:
             process = self._targets.process(tid)
             self.act("connect", "allow", "passed", process, where, rule=decision.source, note="datagram")
 
+    def close(self) -> None:
+        """Let the file go; nothing more is written."""
+        if not self._torn:
+            self._torn = True
+            os.close(self._fd)
+
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
         os.fdatasync(self._fd)

@@ -128,10 +128,6 @@ def _fail(text: str, code: int) -> int:
 
 def _run(options: Options, start_daemon: Callable[[], None]) -> int:
     here = paths.find()
-    if mark.tag_of(os.getpid()):
-        raise launch.LaunchError(
-            "this is already inside a remit session; a session cannot be started within another", 125
-        )
     if os.geteuid() == 0 or os.getuid() != os.geteuid():
         raise launch.LaunchError(
             "remit is for ordinary users: root's programs cannot be confined by it", 125

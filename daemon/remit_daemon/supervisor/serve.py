@@ -22,12 +22,14 @@ from remit_daemon.supervisor.listeners import Listeners, OwnPorts
 from remit_daemon.supervisor.metadata import Metadata
 from remit_daemon.supervisor.mounts import slow_mounts
 from remit_daemon.supervisor.names import Names
+from remit_daemon.supervisor.narrow import Narrow
 from remit_daemon.supervisor.opens import Opens
 from remit_daemon.supervisor.programs import Programs
 from remit_daemon.supervisor.record import Journal
 from remit_daemon.supervisor.resolve import Resolver
 from remit_daemon.supervisor.session import Session
 from remit_daemon.supervisor.sockets import Others, Sockets
+from remit_daemon.supervisor.subs import Line, Sub, Subs, check
 from remit_daemon.supervisor.target import Targets
 from remit_daemon.supervisor.unix import Unix
 from remit_policy import model
@@ -95,9 +97,16 @@ def serve(start: Start, line: Upcall) -> int:
     session.revision = welcome["revision"]
     session.static_changed = opens.forget
     network = Network(start, session, welcome["agent"])
-    _register(session, authority, resolver, targets, journal, opens, start.hashes, network)
+
+    def make(frame: dict[str, Any], above: Session) -> Sub:
+        # ``snapshot`` is what the filter was made by, whatever is in force since.
+        check(snapshot.reads, not snapshot.net_all, frame["net_all"])
+        return make_sub(start, frame, above, line, injected, subs)
+
+    subs = Subs(session, tag, line, make)
+    _register(session, authority, resolver, targets, journal, opens, start.hashes, network, subs)
     mask = jobs.block()  # before any thread is: one that does not block a signal would be given it
-    own |= network.environment()
+    own |= network.environment(tmpdir + "/run")
     if snapshot.trailers:
         own |= trailers.make(f"{tmpdir}/run/hooks", start.env | snapshot.env, welcome["agent"], session.id)
 
@@ -121,6 +130,7 @@ def serve(start: Start, line: Upcall) -> int:
 
     def finish(status: int) -> None:
         with session.lock:
+            subs.close()
             session.ended(status)
         network.gateway.close()
         words = session.last_words() if hello["tty"] else ""
@@ -151,7 +161,7 @@ def serve(start: Start, line: Upcall) -> int:
             waiting.signal_tree(SIGSTOP if kind == "pause" else SIGCONT)
 
     session.on_command = command
-    _thread.start_new_thread(line.serve, (session,))
+    _thread.start_new_thread(line.serve, (subs,))
     _thread.start_new_thread(waiting.serve, ())
     gc.freeze()
     _listen(child.listener, True)
@@ -205,14 +215,17 @@ class Network:
             "home": start.hello["home"],
         }
 
-    def environment(self) -> dict[str, str]:
-        """Return the variables that the network gives the agent. Starts the gateway if there are secrets to keep."""
+    def environment(self, run: str) -> dict[str, str]:
+        """Return the variables that the network gives the agent. Starts the gateway if there are secrets to keep.
+
+        run: a path of the directory ``run`` in the session's own, in which a bus's socket is made.
+        """
         snapshot, tmpdir = self._session.authority.snapshot, self._start.hello["tmpdir"]
         own: dict[str, str] = {}
         if not snapshot.net_all:
             own |= launch.proxies(self.gateway.listeners.ports["proxy"])
         if self.buses["session"]:
-            launch.make_socket(tmpdir + "/run/bus")
+            launch.make_socket(run + "/bus")
             own["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={tmpdir}/run/bus"
         if snapshot.secrets:
             for secret in snapshot.secrets:
@@ -223,7 +236,7 @@ class Network:
         return own
 
     def handlers(
-        self, authority: Authority, resolver: Resolver, targets: Targets, journal: Journal
+        self, authority: Authority, resolver: Resolver, targets: Targets, journal: Journal, subs: Subs
     ) -> Sockets:
         """Return the handlers of socket calls."""
         start, session = self._start, self._session
@@ -236,8 +249,70 @@ class Network:
 
         inet = Inet(authority, targets, journal, self.gateway, self.own, self.nameservers, named, listener)
         tmpdir, agent = start.hello["tmpdir"], start.here.agent
-        unix = Unix(authority, resolver, targets, journal, self.gateway, tmpdir, agent, sockets, listener)
-        return Sockets(inet, unix, targets, journal)
+        sub = session.id if not authority.backed else ""
+        unix = Unix(
+            authority, resolver, targets, journal, self.gateway, tmpdir, agent, sockets, listener, sub
+        )
+        return Sockets(inet, unix, targets, journal, subs.claimer(session))
+
+
+def make_sub(
+    start: Start, frame: dict[str, Any], above: Session, line: Upcall, injected: Injected | None, subs: Subs
+) -> Sub:
+    """Make the sub-session of ``above`` that a ``delegate`` frame describes: the same parts as a session's own, narrowed.
+
+    Raises OSError, SnapshotError, PatternError, KeyError; it then has no process and no connection.
+    """
+    tmpdir = frame["tmpdir"]
+    run = _own_directory(tmpdir)
+    network = None
+    try:
+        authority = Narrow(model.loads(frame["snapshot"]), above.authority)
+        targets = Targets(frame["mark"])
+        resolver = Resolver(targets)
+        journal = Journal(f"{start.here.spool}/{frame['sub']}.journal", targets, line.poke)
+        opens = Opens(authority, resolver, targets, journal, injected)
+        opens.slow_mounts = slow_mounts()
+        hello = {**start.hello, "tag": frame["mark"], "tmpdir": tmpdir}
+        hold = hello["hold"] / 1000
+        session = Session(frame["sub"], authority, journal, targets, Line(line, frame["sub"]), hello, hold)
+        session.lock, session.listener, session.revision = above.lock, above.listener, frame["revision"]
+        session.static_changed = opens.forget
+        own = Start(start.here, hello, start.program, start.env, start.hashes, start.kept)
+        network = Network(own, session, frame["agent"])
+        _register(session, authority, resolver, targets, journal, opens, start.hashes, network, subs)
+        env = network.environment(f"/proc/self/fd/{run}")
+        if authority.snapshot.trailers:
+            made = f"/proc/self/fd/{run}/hooks"
+            found = trailers.make(made, start.env | authority.snapshot.env, frame["agent"], session.id)
+            env |= {name: value.replace(made, tmpdir + "/run/hooks") for name, value in found.items()}
+        env |= launch.places(tmpdir) | {"REMIT_SESSION": session.id, "REMIT_AGENT": frame["agent"]}
+        return Sub(session, network.gateway, env)
+    except BaseException:
+        if network is not None:
+            network.gateway.close()
+            network.gateway.listeners.close()
+        raise
+    finally:
+        os.close(run)
+
+
+def _own_directory(tmpdir: str) -> int:
+    """Make a sub-session's private directory in that of the one above, which the agent may change while we do; returns a descriptor
+    of the directory ``run`` in it. Raises OSError."""
+    kind = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    head, _, name = tmpdir.rpartition("/")
+    above = os.open(head, kind)
+    try:
+        os.mkdir(name, 0o700, dir_fd=above)
+        own = os.open(name, kind, dir_fd=above)
+    finally:
+        os.close(above)
+    try:
+        os.mkdir("run", 0o700, dir_fd=own)
+        return os.open("run", kind, dir_fd=own)
+    finally:
+        os.close(own)
 
 
 def _register(
@@ -249,11 +324,12 @@ def _register(
     opens: Opens,
     hashes: Hashes,
     network: Network,
+    subs: Subs,
 ) -> None:
     names = Names(authority, resolver, targets, opens.forget)
     metadata = Metadata(resolver)
     programs = Programs(resolver, targets, hashes)
-    sockets = network.handlers(authority, resolver, targets, journal)
+    sockets = network.handlers(authority, resolver, targets, journal, subs)
     others = Others(targets)
     for holder, served in (
         (opens, "open openat openat2 creat"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.act import Effect
     from remit_daemon.supervisor.authority import Authority
     from remit_daemon.supervisor.record import Journal
+    from remit_daemon.supervisor.subs import Line
     from remit_daemon.supervisor.target import Targets
     from remit_daemon.supervisor.upcall import Upcall
     from remit_policy.model import Decision
@@ -71,7 +72,7 @@ class Session:
         authority: Authority,
         journal: Journal,
         targets: Targets,
-        upcall: Upcall,
+        upcall: Upcall | Line,
         hello: dict[str, Any],
         hold: float,
     ) -> None:
@@ -85,12 +86,15 @@ class Session:
         self.on_command: Callable[[str], None] = lambda command: None
         self.revision = 0
         self.static_changed: Callable[[], None] = lambda: None
+        # How a call is handled that is not so quick; sub-sessions put themselves in between.
+        self.dispatch: Callable[[Note, Handler], Effect | None] = self.handle
         # By number: may this call simply go on? Asked without the lock, with (id, thread, the notification's fields).
         self.fast: dict[int, Callable[[int, int, tuple[int, ...]], bool]] = {}
         self._upcall = upcall
         self._hello = hello
         self._hold = hold
         self._handlers: dict[int, tuple[str, Handler]] = {}
+        self._by_name: dict[str, Handler] = {}
         self._held: dict[int, Hold] = {}
         self._workers = 0
         self._looked = 0.0
@@ -103,6 +107,7 @@ class Session:
         for name, handler in handlers.items():
             if name in numbers:
                 self._handlers[numbers[name]] = (name, handler)
+                self._by_name[name] = handler
 
     # The loop.
 
@@ -138,14 +143,18 @@ class Session:
                 continue
             note = Note(id, tid, known[0], fields[6:])
             with lock:
-                effect = self._handle(note, known[1])
+                effect = self.dispatch(note, known[1])
                 if effect is CONTINUE:
                     try:
                         ioctl(listener, send, resp(id, 0, 0, continued))
                     except OSError:
                         pass  # the target died
 
-    def _handle(self, note: Note, handler: Handler) -> Effect | None:
+    def call(self, note: Note) -> Effect | None:
+        """Have ``note`` handled as this session's. As handle"""
+        return self.handle(note, self._by_name[note.name])
+
+    def handle(self, note: Note, handler: Handler) -> Effect | None:
         """Have ``note`` handled; returns CONTINUE for the caller to answer with, None when it was answered or held."""
         for _ in range(_MAX_AGAIN):
             try:
@@ -343,7 +352,7 @@ class Session:
                 self._workers -= 1
                 if failed:
                     self._refuse(note, failed)
-                elif self._handle(note, handler) is CONTINUE:
+                elif self.handle(note, handler) is CONTINUE:
                     self._give(note, CONTINUE)
 
         try:
@@ -447,8 +456,11 @@ class Session:
             return
         self.revision = revision
         self.static_changed()
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Settle the holds that what is in force now decides without an answer."""
         for hold in list(self._held.values()):
-            # A rule may have come that settles it without an answer.
             decision, _ = self._decide(hold.act)
             if decision.verdict == model.ALLOW:
                 self._held.pop(hold.seq)
@@ -484,8 +496,7 @@ class Session:
                 self.journal.done(hold.seq, "denied")
             elif not all(_same(thing) for thing in act.held):
                 self.journal.done(hold.seq, "moved")
-                handler = next(h for n, h in self._handlers.values() if n == note.name)
-                if self._handle(note, handler) is CONTINUE:
+                if self.call(note) is CONTINUE:
                     self._give(note, CONTINUE)
             else:
                 self.journal.done(hold.seq, "allowed")
@@ -497,6 +508,13 @@ class Session:
         finally:
             if not keep:
                 act.close()
+
+    def release_all(self) -> None:
+        """Refuse what is held: the session is over. Call it under the lock."""
+        self.finished = True
+        for hold in list(self._held.values()):
+            self._refuse(hold.note, errno.EACCES)
+            self._release(hold, "gone")
 
     def ended(self, status: int) -> None:
         """Record the end and tell remitd. Call it under the lock, once."""

@@ -12,10 +12,13 @@ from remit_daemon.kernel import calls
 from remit_daemon.supervisor import messages, target
 from remit_daemon.supervisor.act import CONTINUE, Act
 from remit_daemon.supervisor.opens import int_of
+from remit_daemon.wire.control import CLAIM
 from remit_policy import model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remit_daemon.supervisor.act import Effect, Note
     from remit_daemon.supervisor.inet import Inet
     from remit_daemon.supervisor.record import Journal
@@ -34,7 +37,16 @@ _SOCKETS = frozenset((AF_INET, AF_INET6))
 class Sockets:
     """The handlers of socket calls."""
 
-    def __init__(self, inet: Inet, unix: Unix, targets: Targets, journal: Journal) -> None:
+    def __init__(
+        self,
+        inet: Inet,
+        unix: Unix,
+        targets: Targets,
+        journal: Journal,
+        claim: Callable[[Note, bytes], Effect],
+    ) -> None:
+        """``claim`` serves who connects to the name of a ticket (``subs``)."""
+        self._claim = claim
         self._inet = inet
         self._unix = unix
         self._targets = targets
@@ -55,6 +67,8 @@ class Sockets:
         raw = messages.address(note.tid, a[1], a[2])
         family, fd = raw[0] | raw[1] << 8, int_of(a[0])
         if family == AF_UNIX:
+            if raw.startswith(CLAIM, 2):
+                return self._claim(note, raw[2 + len(CLAIM) :])
             return self._unix.connect(note, fd, raw)
         if family in _SOCKETS:
             return self._inet.connect(note, fd, raw)

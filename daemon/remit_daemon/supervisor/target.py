@@ -11,7 +11,7 @@ import errno
 import os
 
 from remit_daemon.kernel import calls
-from remit_daemon.peers.mark import tag_of
+from remit_daemon.peers.mark import marks_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Targets:
                 return known
             del self._by_tid[tid]
         if len(self._by_tid) >= _MAX_KNOWN:
-            self._forget()
+            self.forget()
         tgid, umask = _status(tid)
         process = self._by_tid.get(tgid) if tgid != tid else None
         if process is None or not process.alive():
@@ -71,7 +71,8 @@ class Targets:
         self._by_tid[tid] = process
         return process
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of the processes seen so far; each is read again when it is seen again."""
         for process in set(self._by_tid.values()):
             os.close(process.pidfd)
         self._by_tid.clear()
@@ -80,7 +81,7 @@ class Targets:
         """Take note of an umask(2) about to happen. Processes that share their file-system state
         (CLONE_FS without CLONE_THREAD) are read anew, so nobody's stale mask is used."""
         process = self.process(tid)
-        self._forget()
+        self.forget()
         fresh = self.process(tid)
         fresh.umask = mask & 0o777
         fresh.exe, fresh.exe_known = process.exe, process.exe_known
@@ -96,8 +97,8 @@ class Targets:
         return process.exe
 
     def inside(self, pid: int) -> bool:
-        """Say whether process ``pid`` belongs to this session."""
-        return tag_of(pid) == self.tag
+        """Say whether process ``pid`` belongs to this session, or to a sub-session of it; one of a sub-session has only its own."""
+        return self.tag in marks_of(pid)
 
 
 def _status(tid: int) -> tuple[int, int]:

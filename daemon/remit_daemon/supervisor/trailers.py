@@ -43,7 +43,7 @@ def make(directory: str, env: dict[str, str], agent: str, session: str) -> dict[
     commits without trailers.
     """
     count = env.get(_COUNT, "") or "0"
-    if not count.isdigit() or not all(c.isalnum() or c in "._-" for c in agent + session):
+    if not count.isdigit() or not all(c.isalnum() or c in "._- " for c in agent + session):
         return {}
     n = int(count)
     try:

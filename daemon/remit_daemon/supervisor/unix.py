@@ -20,6 +20,7 @@ from remit_daemon.peers import diag
 from remit_daemon.supervisor import messages, target
 from remit_daemon.supervisor.act import Act
 from remit_daemon.supervisor.inet import Fd
+from remit_daemon.wire.control import SUB_END
 from remit_policy import model
 
 TYPE_CHECKING = False
@@ -92,8 +93,10 @@ class Unix:
         agent_socket: str,
         buses: dict[str, str],
         listener: Callable[[], int],
+        sub: str = "",
     ) -> None:
-        """``buses`` maps the real path (or @name) of a bus's socket to ``session`` or ``system``."""
+        """``buses`` maps the real path (or @name) of a bus's socket to ``session`` or ``system``. ``sub``: the sub-session whose these are."""
+        self._sub = sub
         self._authority = authority
         self._resolver = resolver
         self._targets = targets
@@ -132,6 +135,13 @@ class Unix:
                 return self._bus(note, sock, which, held)
             rule, op, resource = self._decide_path(text)
             there = _to(pin)
+            if self._sub and text == self._agent_socket:
+                try:
+                    self._name(sock)
+                except BaseException:
+                    target.let_go(sock)
+                    pin.close()
+                    raise
 
         def perform() -> Effect:
             return calls.call("connect", sock, there, len(there))
@@ -142,6 +152,12 @@ class Unix:
             return Act(op, ((op, resource),), perform, held, path=resource, slow=True, note=text)
         accesses = () if rule else ((op, resource),)
         return Act(op, accesses, perform, held, path=text, rule=rule, slow=True)
+
+    def _name(self, sock: int) -> None:
+        """Have remitd know that this connection, which we make like all of the session, is a sub-session's: by a name that its end
+        has. Whoever took another name first gets no connection. Raises OSError (EINVAL)."""
+        name = struct.pack("<H", _socket.AF_UNIX) + SUB_END + f"{self._sub}-{os.urandom(8).hex()}".encode()
+        calls.call("bind", sock, name, len(name))
 
     def _pin(self, note: Note, name: bytes) -> Pin:
         pin = self._resolver.pin(note.tid, calls.AT_FDCWD, name.split(b"\0", 1)[0])

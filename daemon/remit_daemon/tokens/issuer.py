@@ -167,11 +167,13 @@ class Issuer:
         txn: str = "",
         issuer: str = "",
         client: str = "",
+        behalf: tuple[str, ...] = (),
     ) -> tuple[Token, str]:
         """Return a token for a grant that a person or the policy gave, and its text. Raises TokenError.
 
         ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them;
         ``txn`` names what the token is one more of; ``issuer`` and ``client`` are as in ``Token``.
+        ``behalf`` are the agents that ``agent`` acts for, nearest first: each counts as an exchange does.
         """
         scopes, asked = self.wanted(scope, tuple(details))
         if len(audience) > MAX_AUDIENCE or not audience.isprintable():
@@ -185,8 +187,8 @@ class Issuer:
             raise TokenError("invalid_request", "a token needs an agent and a process")
         now = int(self._clock())
         token = Token(
-            self._name(), subject, (agent,), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
-            grant_id, txn or self._name(), self.epoch, issuer=issuer, client=client,
+            self._name(), subject, (agent, *behalf), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
+            grant_id, txn or self._name(), self.epoch, depth=len(behalf), issuer=issuer, client=client,
         )  # fmt: skip
         return token, self._sign(token)
 

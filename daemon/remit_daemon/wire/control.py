@@ -9,19 +9,22 @@ supervisor, first
              ask ("prompt" | "deny" | "allow-once" | "learn"), policy [files, absolute], hold (milliseconds, 0 = the policy's),
              tag (the session's RLIMIT_RTTIME mark), launch [directories readable and executable for the
              launched program's sake], session ("" = a new one, else the id to take up again), tmpdir ("" or the dir)
-gateway, first (it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
+gateway, first (for a sub-session with its id and mark; it decides and asks for its session as the supervisor does; a child of that supervisor, told by the kernel)
     gateway  version, session, tag
 remitd, in answer
     welcome  session, agent, snapshot (text of remit_policy.model), revision (int), message (for the
              terminal, may be "")
     refused  error (text), code (exit status)
 
-supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more; it never says ``end``)
+supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more, below FIRST_OF_API; it never says ``end``)
     ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
              count (how often this very hold was joined)
     cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
     poke     the journal has grown
     end      status (exit status of the agent, -signal when killed by one)
+    delegated  sub, error ("" = its ticket may be claimed), env ["NAME=value"]: what its first program's environment gets
+    over     sub: it has ended, and nothing carries its mark any more
+    subs     subs [ids]: those that there are, first after the welcome when the session is taken up again; others are over
 remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
     asked    seq, prompt (id, to be shown to whoever waits)
     answer   seq, verdict ("allow" | "deny"), prompt, message (from the person, may be "")
@@ -30,22 +33,45 @@ remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to bo
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
     resume
     ended    message (what is to be said on the terminal at the end, may be ""): in answer to ``end``, where ``tty`` was said
+    delegate sub (a new id), parent (the session's id or a sub-session's), agent (the chain, ``reviewer of claude``), mark, tmpdir,
+             ticket (text), snapshot, net_all (bool), revision: make a sub-session of ``parent``; said to the supervisor
+
+All that concerns a sub-session goes over its session's connection: ``ask``, ``cancel``, ``asked``, ``answer``, ``snapshot``, ``stop``, ``pause`` and
+``resume`` then have its id in ``sub``. It begins when a process of ``parent`` connects a Unix socket to the abstract name CLAIM + ticket, which
+the supervisor serves itself. Its connections to agent.sock have an end of their own with the abstract name SUB_END, its id and more.
 """
 
 from __future__ import annotations
 
 VERSION = 1
 
-FIRST_OF_GATEWAY = 1 << 40  # what a session's gateway asks never meets what its supervisor asks
+# What one side of a session asks never meets what another asks: its supervisor below all of these, then its gateway, then
+# remitd, on behalf of a program that came to agent.sock or the bus.
+FIRST_OF_GATEWAY = 1 << 40
+FIRST_OF_API = 1 << 41
+FIRST_AHEAD = 1 << 42  # of those remitd's: asked before the act, whose own ask is still to come
 
 SUPERVISOR_FIRST = ("hello",)
 GATEWAY_FIRST = ("gateway",)
 GATEWAY_THEN = ("ask", "cancel", "poke")
-SUPERVISOR_THEN = ("ask", "cancel", "poke", "end")
+SUPERVISOR_THEN = ("ask", "cancel", "poke", "end", "delegated", "over", "subs")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended")
+DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended", "delegate")
+
+CLAIM = b"\0remit-claim-"
+SUB_END = b"\0remit-sub-"
 
 
 def of_gateway(seq: int) -> bool:
     """Say whether the ask ``seq`` is a gateway's."""
-    return seq >= FIRST_OF_GATEWAY
+    return FIRST_OF_GATEWAY <= seq < FIRST_OF_API
+
+
+def of_api(seq: int) -> bool:
+    """Say whether the ask ``seq`` is remitd's own."""
+    return seq >= FIRST_OF_API
+
+
+def is_ahead(seq: int) -> bool:
+    """Say whether the ask ``seq`` comes before its act: an answer to it is not used up by it."""
+    return seq >= FIRST_AHEAD

@@ -31,7 +31,10 @@ message from another process on its connection ends it.
     grant.keep   {id}                     {grant: id, rule}   a person looked at it; a suspended one is in force again
     review.done  {kept, narrowed, revoked, skipped: int}      {}   a person went through those that are ``due``
     quiet    {mode: deny|hold|off, seconds?}  {mode, until: s|null}   until then every question is denied, or held, and nobody is called
-    log      {actor?, agent?, session?, path?, op?, outcome?, since?: s, until?: s, after?: seq, limit?}   [Entry], oldest first
+    log      {Filter}                     [Entry], oldest first
+    log.page {Filter}                     {entries: [Entry], next: seq|null, size: rows}   a page, found in some ms: ``next`` is its successor's
+                                          ``after`` (when this had one) or ``before``; null: there is no more. May be empty before
+    log.find {time: s}                    {seq: seq|null}   the first row of then or later
     log.verify                            {ok: bool, rows, checkpoints, errors: [str]}
     who      {path} | {pid} | {name} | {commit: 7 or more hexadecimal digits}
                                           {actor, agent, session, assurance, note, entries: [Entry], basis, text}   assurance "" for a human
@@ -58,7 +61,7 @@ message from another process on its connection ends it.
     key.review {id, review_in: s}         Key        it was looked at; the next review
     key.revoke {id}                       {revoked: id, tokens: int}
     reload                                {errors: [...], revision}
-    watch    {log?: filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
+    watch    {log?: Filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
                                           ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
 
@@ -71,22 +74,44 @@ A program outside sessions finds here, too, with its tokens bound to its process
     token.key {key, scope?, authorization_details?}   Given   for an organisation key (``tokens.keys``)
     token.exchange                        as below
 
-``agent.sock`` is for programs inside a session, told by the kernel's word on the writer of each message, never by what they say. They
-write with write(2) or send(2); sendmsg(2) is performed by remit itself and refused here, since it cannot say for whom.
+``agent.sock`` is for programs, told by the kernel's word on the writer of each message. Inside a session they speak for that session,
+whatever they say of themselves; they write with write(2) or send(2), since sendmsg(2) is performed by remit itself and refused here: it
+cannot say for whom. A program outside every session gets a session of its own at its first question: not confined, so what it is told is
+honest bookkeeping, and ended with its process. One connection has one question under way at a time.
 
-    whoami                                {session, agent, project}
+    hello    {agent?, project?, pid?}     Me       (outside only) its name and place; with pid an ancestor's session
+    whoami                                Me
+    check    {op, resource, argv?}        {verdict: allow|ask|deny, rule, op, resource}   nobody is asked, nothing is recorded
+    request  {op, resource, argv?, purpose?, wait?: s}
+                                          {verdict: allow|ask|deny, rule, prompt, message, op, resource}
+                                          permission ahead of the act: an answer for once waits for the act; ``ask``: the time was over
+    intend   {purpose, resources?: [str]} {}       why the next acts on these (none: all) are done; shown with their questions
+    open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
+                                          {path, mode} and a descriptor of the regular file, real path
+    connect  {host, port, purpose?, wait?} {resource, address} and a connected socket; outside sessions only
+    delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
+                                          policy file's text) within all that this session may. It begins when a process of this session
+                                          connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
+                                          is then in it for good, and ends it by ending. ``env`` is for what it executes
     denials  {limit?}                     [Entry]  of this session only
+
+Operations and resources are those of ``remit policy why``; a path is resolved to the object's own. ``wait`` is how long a person's answer
+is waited for, by default the policy's hold; afterwards the question stays open. For programs outside sessions, token.introspect and
+token.keys are as on approver.sock; inside:
+
     token    {scope?, authorization_details?, audience?}        Given   the session's own, for five minutes: what policy allows unasked
     token.request {scope?, authorization_details?, audience?}, token.poll, token.refresh   as above, for what policy asks about
     token.exchange {subject_token, agent, scope?, authorization_details?, subject_token_type?, requested_token_type?, audience?}
                                           Given   narrower, for a sub-agent (RFC 8693)
     token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517)
 
-Session  {id, agent, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
-          waiting: int, assurance, enforced: [str]}
+Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
+          waiting: int, assurance, confined: bool, enforced: [str]}
+Me       {session, agent, project, parent: id|null, confined: bool, assurance, state}; session "" for who has none yet
 Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, path, path2, pid, exe, comm, argv, source, count,
           chain: [{pid, comm, exe}] the processes above, nearest first, kind: a kind of ``remit_policy.kinds`` or "" for no file,
           before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
+          purpose: str, what the agent says it is for; confined: bool, its session's,
           scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
           facts: [{label, text}]}   of a question about a token (ops ["token"], its path what the token is for); session "" outside
           An answer has a ``via`` too, "" where it is not known.
@@ -106,11 +131,16 @@ Count    {number, at_least: bool, kinds: {kind: int}, examples: [str], secrets: 
           looking ended before everything was seen
 Agent    {name, created, changed: s|null, pending, grants: int, programs: [{digest, path, how: launched|registered|adopted, first_seen,
           last_seen, interpreter_digest, publisher}], adopted: [pid]}   pending: grants wait for agent.update; the latest program first
+Filter   {actor?, agent?, session?, path?, op?, outcome?, host?, rule?, denied?: bool, since?: s, until?: s, after?: seq, before?: seq,
+          limit?}   without ``after`` the newest
 Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, path2, verdict, outcome, rule, prompt, note, argv}
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
 Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
           last_used: s|null, state: good|expired|to be reviewed}
+Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
+A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
+Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
 Times are seconds since the epoch (float); ids are text.
 """
 
@@ -124,5 +154,7 @@ REFUSED = -32000  # the peer may not call this (inside a session, or not the per
 NOT_FOUND = -32001
 CONFLICT = -32002  # already settled
 TOKEN_REFUSED = -32003  # data: {error: the OAuth code, error_description}
+DENIED = -32010  # an act that must not happen; data: Refusal
+BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20

@@ -64,10 +64,73 @@ def test_without_after_the_newest_and_with_it_the_next(filled: Ledger) -> None:
     assert filled.query(Filter(limit=0)) == []
 
 
+def test_what_a_host_a_rule_and_a_refusal_select(ledger: Ledger, journal: str) -> None:
+    add(
+        journal,
+        act(1, "connect", "a.org:443", outcome="ok"), act(2, "connect", "xa.org:443", outcome="ok"),
+        act(3, "resolve", "a.org", outcome="ok"), act(4, "request", "GET https://a.org/p", outcome="ok"),
+        act(5, "request", "GET http://a.org:8080/p", outcome="ok", rule="user.toml:9"),
+        act(6, "request", "GET https://evil.org/x://a.org/", outcome="ok"),
+        act(7, "read", "a.org", outcome="refused", verdict="deny"), act(8, "read", "/x", verdict="ask", outcome="held"),
+        done(8, "expired"), act(9, "read", "/y", verdict="ask", outcome="held"),
+    )  # fmt: skip
+    ledger.ingest(CLAUDE, journal)
+    assert paths(ledger, host="a.org") == [
+        "a.org:443", "a.org", "GET https://a.org/p", "GET http://a.org:8080/p"
+    ]  # fmt: skip
+    assert paths(ledger, host="a.org:443") == ["a.org:443"]
+    assert paths(ledger, rule="user.toml:9") == ["GET http://a.org:8080/p"]
+    assert paths(ledger, denied=True) == ["a.org", "/x"]
+
+
+def walk(ledger: Ledger, **wanted: object) -> list[int]:
+    """Turn every page; return the seqs in the order in which they came."""
+    seen: list[int] = []
+    forward = "after" in wanted
+    for _ in range(200):
+        got = ledger.page(Filter.of(wanted))
+        seqs = [e["seq"] for e in got["entries"]]
+        assert seqs == sorted(seqs)
+        seen += seqs if forward else seqs[::-1]
+        if got["next"] is None:
+            return seen
+        wanted |= {"after" if forward else "before": got["next"]}
+    raise AssertionError("the pages have no end")
+
+
+def test_pages_hold_all_that_is_selected_once(filled: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = filled.size()
+    shown = [e["seq"] for e in filled.query(Filter())]
+    for stretch in (1, 2, 3, 100):
+        monkeypatch.setattr(queries, "_STRETCH", stretch)
+        monkeypatch.setattr(queries, "_STRETCH_INDEXED", stretch)
+        for limit in (1, 2, 100):
+            assert walk(filled, limit=limit) == shown[::-1]
+            assert walk(filled, limit=limit, after=0) == shown
+            assert walk(filled, limit=limit, after=4) == [s for s in shown if s > 4]
+            assert walk(filled, limit=limit, before=6) == [s for s in shown[::-1] if s < 6]
+            assert walk(filled, limit=limit, session="s2") == walk(filled, limit=limit, agent="codex")
+            assert walk(filled, op="none") == []
+    assert filled.page(Filter(after=size)) == {"entries": [], "next": None, "size": size}
+    assert filled.page(Filter(before=1)) == {"entries": [], "next": None, "size": size}
+
+
+def test_a_page_ends_where_the_ledger_did_and_goes_on_later(filled: Ledger) -> None:
+    got = filled.page(Filter(after=filled.size() - 1, limit=10))
+    assert got["next"] is None
+    filled.append([{"actor": "remit", "op": "later"}])
+    assert [e["op"] for e in filled.page(Filter(after=filled.size() - 1))["entries"]] == ["later"]
+
+
+def test_find_gives_the_first_row_of_a_time(ledger: Ledger) -> None:
+    ledger.append([{"actor": "remit", "op": "x", "time": float(t)} for t in (100, 200, 200, 300)])
+    assert [ledger.find(t) for t in (0.0, 100.0, 100.5, 200.0, 300.0, 300.5)] == [1, 1, 2, 2, 4, None]
+
+
 @pytest.mark.parametrize(
     "params",
     [{"colour": "x"}, {"limit": -1}, {"limit": "5"}, {"limit": None}, {"limit": True}, {"path": 5}, {"since": "now"},
-     {"since": float("nan")}, {"since": 1e300}, {"after": 1 << 70}],
+     {"since": float("nan")}, {"since": 1e300}, {"after": 1 << 70}, {"before": "x"}, {"denied": "yes"}, {"denied": 1}],
 )  # fmt: skip
 def test_a_filter_that_is_none_is_refused(params: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="filter"):
@@ -164,6 +227,10 @@ def test_questions_go_by_index(ledger: Ledger) -> None:
     ledger.query(Filter(path="/a"))
     ledger.query(Filter(actor="human"))
     ledger.query(Filter(after=5))
+    ledger.page(Filter())
+    ledger.page(Filter(after=3, denied=True, host="a.org"))
+    ledger.page(Filter(before=9, session="s1"))
+    ledger.find(1.0)
     ledger._db.set_trace_callback(None)
     assert len(seen) > 10
     for statement in seen:

@@ -57,6 +57,33 @@ def test_another_session_lives_on() -> None:
         one.wait()
 
 
+def test_a_sub_sessions_part_has_a_mark_of_its_own_below_the_sessions() -> None:
+    tag, sub = mark.new_tag(), mark.new_sub_mark()
+    assert mark.is_tag(sub)
+    assert sub < mark.MIDDLE <= tag
+    code = (
+        f"import resource, time; resource.setrlimit(resource.RLIMIT_RTTIME, ({sub}, {tag})); time.sleep(60)"
+    )
+    whole, part = _spawn(tag), _spawn(tag, code)
+    try:
+        for _ in range(500):
+            if mark.marks_of(part.pid) == (tag, sub):
+                break
+            time.sleep(0.01)
+        assert mark.marks_of(part.pid) == (tag, sub)
+        assert mark.tag_of(part.pid) == tag
+        assert set(mark.marked(tag)) == {part.pid} | (
+            {whole.pid} if mark.tag_of(whole.pid) == tag else set()
+        )
+        assert mark.kill_tree(sub)
+        assert part.wait(5) == -signal.SIGKILL
+        assert whole.poll() is None
+    finally:
+        for one in (whole, part):
+            one.kill()
+            one.wait()
+
+
 def test_a_value_that_is_no_mark_kills_nothing() -> None:
     assert mark.kill_tree(0)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -124,6 +126,13 @@ def test_a_file_that_cannot_be_read_is_said_to_be(file: Path) -> None:
 def test_a_big_file_is_not_hashed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "MAX_CONTENT", 3)
     assert left(look(ask(file))).why == "too big to hash"
+
+
+@pytest.mark.parametrize("nice", [0, 15])
+def test_whoever_started_it_its_thread_gives_way(nice: int) -> None:
+    script = f"import os; from remit_daemon.runtime import contents as c; os.nice({nice}); c._be_nice(); print(os.nice(0))"
+    got = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(got.stdout) >= max(nice, contents.NICENESS)
 
 
 def test_a_look_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def test_what_the_person_set_for_git_stays(tmp_path: Path) -> None:
 
 
 def test_what_a_shell_would_read_otherwise_makes_no_hook(tmp_path: Path) -> None:
-    for agent, count in (("a b", "0"), ("$(x)", "0"), ('"', "0"), ("claude", "x"), ("claude", "-1")):
+    for agent, count in (("a;b", "0"), ("$(x)", "0"), ('"', "0"), ("claude", "x"), ("claude", "-1")):
         assert trailers.make(str(tmp_path / "hooks"), {"GIT_CONFIG_COUNT": count}, agent, "s1") == {}
         assert not (tmp_path / "hooks").exists()
 

@@ -2,88 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from textual import events
-from textual.pilot import Pilot
 
-from fakes.approver import HOSTILE, Approver, prompt, session
-from remit_tui.app import RemitApp, main
+from fakes.approver import HOSTILE, prompt, session
+from fakes.screen import desk, run
+from remit_tui.app import main
 from remit_tui.screens.help import Help
 from remit_tui.state import EARLY, QUIET, UNREAD
 from remit_tui.text import shown
-
-LIMIT = 10.0  # s for what takes milliseconds
-
-
-class Desk:
-    """A person before the screen. The clock stands still unless ``quiet`` moves it."""
-
-    def __init__(self, app: RemitApp, pilot: Pilot[int], server: Approver, clock: list[float]) -> None:
-        self.app, self.pilot, self.server, self._clock = app, pilot, server, clock
-        self.left = -1
-
-    async def until(self, holds: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + LIMIT
-        while not holds():
-            assert time.monotonic() < end, f"{what}; notice: {self.app.state.notice!r}"
-            await self.pilot.pause(0.01)
-
-    async def shows(self, prompt_id: str) -> None:
-        await self.until(
-            lambda: (
-                self.app.state.shown == prompt_id and (not prompt_id or self.app.state.painted is not None)
-            ),
-            f"shows {prompt_id!r}",
-        )
-
-    async def quiet(self, seconds: float = QUIET + 0.01) -> None:
-        await self.until(lambda: self.app.state.painted is not None, "painted")
-        self._clock[0] += seconds
-        await self.pilot.pause()
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-
-    def text(self) -> str:
-        lines = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.text for strip in lines)
-
-    @property
-    def notice(self) -> str:
-        return self.app.state.notice
-
-
-@asynccontextmanager
-async def desk(
-    *records: dict[str, Any], size: tuple[int, int] = (80, 24), up: bool = True
-) -> AsyncIterator[Desk]:
-    with tempfile.TemporaryDirectory() as directory:
-        server = Approver(directory + "/approver.sock", list(records))
-        if up:
-            await server.start()
-        clock = [1000.0]
-        app = RemitApp(server.path, lambda: clock[0], lambda: 2000.0)
-        async with app.run_test(size=size) as pilot:
-            d = Desk(app, pilot, server, clock)
-            if up:
-                await d.until(lambda: app.state.up, "connected")
-            yield d
-        await asyncio.sleep(0.05)  # the end of the connection arrives
-        d.left = server.connected
-        await server.stop()
-
-
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_early_keys_do_not_answer_and_are_said_to_be_ignored() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import approver
-from remit_tui import words
+from remit_tui import frame, words
 from remit_tui.records import Prompt, Session
 from remit_tui.state import State
 from remit_tui.text import shown, width_of
@@ -34,16 +34,16 @@ def test_a_hold_that_ended_says_what_an_allow_does() -> None:
 def test_header_counts_and_names() -> None:
     names = ("claude", "claude", "codex")
     sessions = tuple(Session(f"s{i}", a, "running") for i, a in enumerate(names))
-    assert words.agents(sessions, 60) == "running: claude (2), codex"
+    assert frame.agents(sessions, 60) == "running: claude (2), codex"
     many = tuple(Session(f"s{i}", f"agent-{i}", "running") for i in range(40))
-    line = words.agents(many, 60)
+    line = frame.agents(many, 60)
     assert width_of(line) <= 60
     assert "more" in line
-    assert words.agents((Session("s", "a", "ended"),), 60) == "no agent runs"
+    assert frame.agents((Session("s", "a", "ended"),), 60) == "no agent runs"
 
 
 def test_header_says_that_remitd_is_gone() -> None:
-    text = content(words.banner(State(why="remitd is not running"), 80)).plain
+    text = content(frame.banner(State(why="remitd is not running"), 80)).plain
     assert "remitd is not running; trying again" in text
 
 
@@ -70,3 +70,32 @@ def test_a_question_about_a_token_is_told_in_words() -> None:
     assert said.count("x") >= 200
     assert all(sum(width_of(text) for _, text in line) <= 60 for line in lines)
     assert Prompt.of(record | {"facts": []}).question != p.question
+
+
+def test_what_leads_here_and_what_is_claimed_is_shown_escaped_the_claim_last() -> None:
+    p = Prompt.of(
+        approver.prompt(
+            kind="private key", purpose=approver.HOSTILE, confined=False, before={"allowed": 0, "denied": 3, "missed": 1},
+            chain=[{"pid": 7, "comm": "sh", "exe": "/bin/sh\x1b"}, {"pid": 5, "comm": "claude", "exe": ""}],
+        )
+    )  # fmt: skip
+    lines = words.detail(p, 200, 2000.0)
+    text = ["".join(t for _, t in line) for line in lines]
+    assert "private key" in "".join(text)
+    assert any("/bin/sh\\x1b (7) ← claude (5)" in line for line in text)
+    assert any("denied 3x, missed 1x" in line for line in text)
+    assert any("not confined" in line for line in text)
+    assert text[-1].startswith("CLAIM")
+    assert shown(approver.HOSTILE) in text[-1]
+
+
+def test_several_are_shown_whole() -> None:
+    one, two = (
+        Prompt.of(approver.prompt(n, path=approver.HOSTILE * 30 + str(n), created=1.0)) for n in (1, 2)
+    )
+    state = State(prompts=(one, two), marked=frozenset({"p1", "p2"}), bulk=True)
+    lines = words.together(state, 60, 2000.0)
+    assert all(sum(width_of(text) for _, text in line) <= 60 for line in lines)
+    bold = "".join(text for line in lines for style, text in line if style == "bold")
+    assert shown(one.path) in bold
+    assert shown(two.path) in bold

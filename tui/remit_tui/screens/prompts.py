@@ -1,7 +1,7 @@
-"""The one screen: prompts that wait, the shown one in full, and its answer.
+"""The prompts view: prompts that wait, the shown one in full, and its answer.
 
-The screen decides nothing. Keys become events, the state that comes back is shown, and once a page is really on
-the terminal the screen says so (``Painted``), since only from then on may keys answer it.
+The view decides nothing. Keys become events, the state that comes back is shown, and once a page is really on
+the terminal the view says so (``Painted``), since only from then on may keys answer it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
-from textual.screen import Screen
-from textual.widgets import Footer
 
 from remit_tui import words
-from remit_tui.events import TERMS, Action, Event, Focus, Key, Painted, Paste
-from remit_tui.screens.help import Help
+from remit_tui.events import TERMS, Action, Event, Filtered, Key, Painted, Paste
+from remit_tui.screens.view import Desk, View
 from remit_tui.state import State
 from remit_tui.text import fold
 from remit_tui.widgets.lines import Lines, Page, Queue
@@ -31,66 +29,77 @@ _TERM_KEYS: list[BindingType] = [
         show=i == 0,
         key_display="1-5" if i == 0 else None,
         tooltip=f"the answer lasts: {name}",
+        id=f"prompts.for_{name.replace(' ', '_')}",
     )
     for i, (name, _) in enumerate(TERMS)
 ]
 
 
-class Prompts(Screen[None]):
+class Prompts(View):
     """Lists open prompts and answers them."""
 
+    NAME = "prompts"
+
     DEFAULT_CSS = """
-    #banner, #terms, #verdicts, #notice { height: auto; }
-    #page { border-top: solid $foreground 40%; border-bottom: solid $foreground 40%; }
-    #page { padding: 0 1; }
-    #notice { text-style: bold; padding: 0 1; }
+    #terms, #verdicts { height: auto; }
+    Prompts #page { border-top: solid $foreground 40%; border-bottom: solid $foreground 40%; }
+    Prompts #page { padding: 0 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("d", "act('deny')", "Deny", tooltip="deny what is shown, for as long as is set"),
-        Binding("a", "act('allow')", "Allow", tooltip="allow what is shown, for as long as is set"),
+        Binding("d", "act('deny')", "Deny", tooltip="deny what is shown, for as long as is set", id="prompts.deny"),
+        Binding("a", "act('allow')", "Allow", tooltip="allow what is shown, for as long as is set", id="prompts.allow"),
         *_TERM_KEYS,
-        Binding("s", "act('broader')", "Scope", tooltip="a broader scope"),
-        Binding("S", "act('narrower')", "Narrower", show=False, tooltip="a narrower scope"),
-        Binding(
-            "tab", "act('turn')", "Deny/allow", show=False, tooltip="set deny or allow without answering"
-        ),
-        Binding(
-            "enter", "act('enter')", "Open", show=False, tooltip="open the prompt, or deny; never allows"
-        ),
-        Binding("j,down", "act('down')", "Move", key_display="j/k", tooltip="the next prompt"),
-        Binding("k,up", "act('up')", "Up", show=False, tooltip="the prompt before"),
-        Binding("g,home", "act('top')", "First", show=False, tooltip="the first prompt"),
-        Binding("G,end", "act('bottom')", "Last", show=False, tooltip="the last prompt"),
-        Binding("space,pagedown", "scroll(1)", "Read on", show=False, tooltip="scroll the prompt down"),
-        Binding("b,pageup", "scroll(-1)", "Read back", show=False, tooltip="scroll the prompt up"),
-        Binding(
-            "escape", "act('leave')", "Leave", key_display="esc", tooltip="leave the prompt in the queue"
-        ),
-        Binding("question_mark", "help", "Help", key_display="?", tooltip="this page"),
-        Binding("q", "quit", "Quit", tooltip="quit; what waits goes on waiting"),
-        Binding("ctrl+c", "quit", "Quit", show=False, tooltip="quit as well"),
-    ]
+        Binding("s", "act('broader')", "Scope", tooltip="a broader scope", id="prompts.broader"),
+        Binding("S", "act('narrower')", "Narrower", show=False, tooltip="a narrower scope", id="prompts.narrower"),
+        Binding("e", "act('edit')", "Edit scope", show=False, tooltip="write the scope yourself", id="prompts.edit"),
+        Binding("m", "act('tell')", "Message", show=False, tooltip="write what a denial tells the agent", id="prompts.message"),
+        Binding("tab", "act('turn')", "Deny/allow", show=False, tooltip="set deny or allow without answering", id="prompts.turn"),
+        Binding("enter", "act('enter')", "Open", show=False, tooltip="open the prompt, or deny; never allows"),
+        Binding("x", "act('mark')", "Mark", show=False, tooltip="mark the prompt, to answer several at once", id="prompts.mark"),
+        Binding("X", "act('mark_agent')", "Mark agent", show=False, tooltip="mark all prompts of its agent", id="prompts.mark_agent"),
+        Binding("v", "act('bulk')", "Answer marked", tooltip="read all marked prompts on one page, and answer them once", id="prompts.marked"),
+        Binding("p", "act('pause')", "Pause", show=False, tooltip="pause the agent that asks, or let it go on", id="prompts.pause"),
+        Binding("exclamation_mark", "act('stop')", "Stop", show=False, tooltip="end the agent that asks; asks once more", id="prompts.stop"),
+        Binding("j,down", "act('down')", "Move", key_display="j/k", tooltip="the next prompt", id="any.down"),
+        Binding("k,up", "act('up')", "Up", show=False, tooltip="the prompt before", id="any.up"),
+        Binding("g,home", "act('top')", "First", show=False, tooltip="the first prompt", id="any.first"),
+        Binding("G,end", "act('bottom')", "Last", show=False, tooltip="the last prompt", id="any.last"),
+        Binding("space,pagedown", "scroll(1)", "Read on", show=False, tooltip="scroll the prompt down", id="any.read_on"),
+        Binding("b,pageup", "scroll(-1)", "Read back", show=False, tooltip="scroll the prompt up", id="any.read_back"),
+        Binding("escape", "act('leave')", "Leave", key_display="esc", tooltip="leave the prompt in the queue", id="any.back"),
+    ]  # fmt: skip
 
-    def __init__(self, dispatch: Callable[[Event], None], wall: Callable[[], float]) -> None:
-        super().__init__()
+    def __init__(self, desk: Desk, dispatch: Callable[[Event], None]) -> None:
+        super().__init__(desk)
         self._dispatch = dispatch
-        self._wall = wall
         self._state = State()
         self._page = -1
         self._reporting = False
+        self._open = (False, False)
 
-    def compose(self) -> ComposeResult:
-        """Lay the screen out: header, list, the question, the answer, what was said, the keys."""
-        yield Lines(id="banner")
+    def idle(self) -> frozenset[str]:
+        """Return what does nothing now."""
+        state = self._state
+        out = {"any.down"} if len(state.queue) < 2 else set()
+        if not state.shown:
+            out |= {
+                "prompts.broader",
+                "prompts.for_once",
+                *([] if state.bulk else ["prompts.deny", "prompts.allow", "any.back"]),
+            }
+        if state.bulk or not state.marked:
+            out.add("prompts.marked")
+        return frozenset(out)
+
+    def body(self) -> ComposeResult:
+        """Lay out list, question and answer."""
         yield Queue(id="queue")
         with Page(id="page", can_focus=False):
             yield Lines(id="detail")
             yield Lines(id="rule")
         yield Lines(id="terms")
         yield Lines(id="verdicts")
-        yield Lines(id="notice")
-        yield Footer(show_command_palette=False)
 
     def show(self, state: State) -> None:
         """Show ``state``; report it painted when it is on the terminal."""
@@ -102,16 +111,21 @@ class Prompts(Screen[None]):
 
     def _fill(self, state: State) -> None:
         width = self.size.width
-        self.query_one("#banner", Lines).show(words.banner(state, width))
+        self.frame()
         self.query_one(Queue).show(state)
         prompt, inner = state.prompt, width - 3  # padding, and the scroll bar
         detail, rule = self.query_one("#detail", Lines), self.query_one("#rule", Lines)
-        detail.show(words.detail(prompt, inner, self._wall()) if prompt else [])
+        if state.bulk:
+            detail.show(words.together(state, inner, self.desk.wall()))
+        else:
+            detail.show(words.detail(prompt, inner, self.desk.wall()) if prompt else [])
         rule.show(words.rule(state, inner))
-        open_ = prompt is not None
-        self.query_one("#terms", Lines).show([words.terms(state)] if open_ else [])
+        open_ = prompt is not None or state.bulk
+        self.query_one("#terms", Lines).show([words.terms(state)] if prompt else [])
         self.query_one("#verdicts", Lines).show([words.verdicts(state)] if open_ else [])
-        self.query_one("#notice", Lines).show([[("", part)] for part in fold(state.notice, width - 2)])
+        self.query_one("#notice", Lines).show(
+            [[("", part)] for part in fold(state.notice, width - 2)] if state.notice else [[("", "")]]
+        )
         if state.page != self._page:
             self._page = state.page
             page = self.query_one(Page)
@@ -149,12 +163,6 @@ class Prompts(Screen[None]):
         """Fold everything anew."""
         self.call_after_refresh(lambda: self.show(self._state))
 
-    def on_key(self, event: events.Key) -> None:
-        """Report a key that has no meaning here; all others come as actions."""
-        if event.key not in self.active_bindings:
-            event.stop()
-            self._dispatch(Key(Action.OTHER))
-
     def on_paste(self, event: events.Paste) -> None:
         """Throw pasted text away, and say so."""
         event.stop()
@@ -177,12 +185,10 @@ class Prompts(Screen[None]):
         else:
             page.scroll_page_up(animate=False)
 
-    def action_help(self) -> None:
-        """Show the keys; meanwhile nobody is reading a prompt."""
-        self._dispatch(Focus(False))
-        bindings = [b for b in self.BINDINGS if isinstance(b, Binding)]
-        self.app.push_screen(Help(bindings), lambda _: self._dispatch(Focus(True)))
+    def action_filter(self) -> None:
+        """Let the person write words that must be in a prompt."""
 
-    def action_quit(self) -> None:
-        """Leave; prompts stay as they are."""
-        self.app.exit(0)
+        async def check(_text: str) -> tuple[bool, str]:
+            return True, "each word must be somewhere in it; none lists all. What is not listed waits on"
+
+        self.desk.ask("list only", self._state.filter, check, lambda text: self._dispatch(Filtered(text)))

@@ -11,8 +11,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from remit_tui import words
+from remit_tui.frame import Line
 from remit_tui.state import State
-from remit_tui.words import Line
 
 
 def content(lines: list[Line]) -> Content:
@@ -80,31 +80,37 @@ class Queue(Widget):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._state = State()
+        self._queue = self._state.queue
 
     def show(self, state: State) -> None:
         """Show the prompts of ``state``."""
         before, self._state = self._state, state
-        seen = (before.prompts, before.selected, before.shown, before.left, before.up)
-        if seen == (state.prompts, state.selected, state.shown, state.left, state.up):
+        if _listed(before) == _listed(state):
             return
-        self.styles.height = min(max(len(state.prompts), 1), self.ROWS)
+        self._queue = state.queue
+        self.styles.height = min(max(len(self._queue), 1), self.ROWS)
         self.refresh()
 
     def _first(self) -> int:
-        total, height = len(self._state.prompts), max(self.size.height, 1)
+        total, height = len(self._queue), max(self.size.height, 1)
         return min(max(self._state.index - height // 2, 0), max(total - height, 0))
 
     def render(self) -> RenderResult:
         """Return the rows that are in view."""
         state, width = self._state, self.size.width
-        if not state.prompts:
-            return content([[("dim", "  nothing waits for an answer" if state.up else "  ")]])
+        if not self._queue:
+            empty = "nothing that waits fits the filter" if state.prompts else "nothing waits for an answer"
+            return content([[("dim", f"  {empty}" if state.up else "  ")]])
         first = self._first()
-        rows = state.prompts[first : first + max(self.size.height, 1)]
+        rows = self._queue[first : first + max(self.size.height, 1)]
         return content([words.row(p, state, width) for p in rows])
 
     def on_click(self, event: Click) -> None:
         """Select the row."""
         steps = self._first() + event.y - self._state.index
-        if steps and 0 <= self._first() + event.y < len(self._state.prompts):
+        if steps and 0 <= self._first() + event.y < len(self._queue):
             self.post_message(self.Picked(steps))
+
+
+def _listed(state: State) -> tuple[object, ...]:
+    return (state.prompts, state.selected, state.shown, state.left, state.marked, state.filter, state.up)
