@@ -63,10 +63,20 @@ say("revoked", [await ask(given.access_token), await ask(next.access_token)]);
 
 const device = await oauth.processDeviceAuthorizationResponse(as, client, await oauth.deviceAuthorizationRequest(
   as, client, none, { scope: "policy:read", resource }, http));
+const pair = await oauth.generateKeyPair("ES256"), DPoP = oauth.DPoP(client, pair);
 for (;;) {
   try {
-    const got = await oauth.processDeviceCodeResponse(as, client, await oauth.deviceCodeGrantRequest(as, client, none, device.device_code, http));
-    say("device", got.scope);
+    const got = await oauth.processDeviceCodeResponse(as, client, await oauth.deviceCodeGrantRequest(
+      as, client, none, device.device_code, { DPoP, ...http }));
+    say("device", [got.token_type, got.scope]);
+    const bound = await oauth.processRefreshTokenResponse(as, client, await oauth.refreshTokenGrantRequest(
+      as, client, none, got.refresh_token, { DPoP, ...http }));
+    const thief = oauth.DPoP(client, await oauth.generateKeyPair("ES256"));
+    try {
+      await oauth.processRefreshTokenResponse(as, client, await oauth.refreshTokenGrantRequest(
+        as, client, none, bound.refresh_token, { DPoP: thief, ...http }));
+      say("copied", "taken");
+    } catch (e) { say("copied", e.error); }
     break;
   } catch (e) {
     if (!["authorization_pending", "slow_down"].includes(e.error)) throw e;
@@ -139,5 +149,6 @@ def test_a_client_that_is_not_ours_is_served(place: Path, machine: Machine) -> N
         "else": "OAUTH_JWT_CLAIM_COMPARISON_FAILED",
         "active": [True, True],
         "revoked": [False, False],
-        "device": "policy:read",
+        "device": ["dpop", "policy:read"],
+        "copied": "invalid_grant",
     }

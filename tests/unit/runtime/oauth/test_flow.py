@@ -13,19 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
 from fakes.machine import Machine
-from fakes.oauth import REDIRECT, RESOURCE, SETTINGS, FakeClient, free_port
-
-
-@pytest.fixture
-def served(machine: Machine) -> tuple[Machine, FakeClient]:
-    """A daemon started anew with OAuth at a port."""
-    port = free_port()
-    os.makedirs(machine.paths.config, exist_ok=True)
-    with open(machine.paths.config + "/oauth.toml", "w") as f:
-        f.write(SETTINGS % port)
-    machine.kill(15)
-    machine.start()
-    return machine, FakeClient(port)
+from fakes.oauth import REDIRECT, RESOURCE, FakeClient
 
 
 def answer(machine: Machine, verdict: str = "allow", for_: Any = "once") -> dict[str, Any]:

@@ -6,23 +6,9 @@ import os
 import socket
 import time
 
-import pytest
-
 from fakes.machine import Machine, until
-from fakes.oauth import REDIRECT, RESOURCE, SETTINGS, FakeClient, free_port
+from fakes.oauth import REDIRECT, RESOURCE, SETTINGS, FakeClient
 from remit_daemon.runtime.oauth.server import MAX_BODY, MAX_CONNECTIONS, MAX_HEAD
-
-
-@pytest.fixture
-def served(machine: Machine) -> tuple[Machine, FakeClient]:
-    port = free_port()
-    os.makedirs(machine.paths.config, exist_ok=True)
-    with open(machine.paths.config + "/oauth.toml", "w") as f:
-        f.write(SETTINGS % port)
-    machine.kill(15)
-    machine.start()
-    return machine, FakeClient(port)
-
 
 NOWHERE = [
     {"client_id": None}, {"client_id": "nobody"}, {"client_id": "https://evil.example/c.json"}, {"client_id": "<script>"},
