@@ -29,7 +29,9 @@ from remit_policy.values import (
     check_scope,
     parse_budget,
     parse_duration,
+    parse_money,
     parse_rate,
+    parse_spend,
     parse_window,
 )
 
@@ -82,6 +84,8 @@ Duration = Annotated[str, _checked(parse_duration)]
 Rate = Annotated[str, _checked(parse_rate)]
 Window = Annotated[str, _checked(parse_window)]
 Budget = Annotated[str, _checked(parse_budget)]
+Money = Annotated[str, _checked(parse_money)]
+Spend = Annotated[str, _checked(parse_spend)]
 VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 Variable = Annotated[str, Field(pattern=VARIABLE)]
 Text = Annotated[str, Field(pattern="^[^\\x00]*$")]
@@ -188,6 +192,9 @@ class ListenRule(Limits):
 class RequestRule(Traffic):
     """The request paths of one method at one host."""
 
+    cost: Money | None = Field(
+        default=None, description="what one request adds to the agent's spend limits, as in 0.02"
+    )
     allow: list[RequestPath] = []
     ask: list[RequestPath] = []
     deny: list[RequestPath] = []
@@ -338,6 +345,24 @@ class Tokens(_Strict):
     use: TokenRule | None = None
 
 
+class SessionQuota(_Strict):
+    """How much one session may do in a time. What is spent asks; spent questions are denied."""
+
+    calls: Rate | None = Field(
+        default=None, description="acts that remit decides, but for reads, listings and look-ups"
+    )
+    bytes: Budget | None = Field(default=None, description="network traffic through remit, both ways")
+    delete: Rate | None = Field(default=None, description="files and directories removed")
+    prompts: Rate | None = Field(default=None, description="questions to the person")
+    spend: Spend | None = Field(default=None, description="money, as the cost of request rules reports it")
+
+
+class Quota(SessionQuota):
+    """How much an agent may do in a time, in all its sessions together."""
+
+    session: SessionQuota | None = Field(default=None, description="the same for each session alone")
+
+
 class Role(_Strict):
     """A named set of rules."""
 
@@ -353,6 +378,9 @@ class Role(_Strict):
     apps: Apps = Apps()
     secrets: Secrets = Secrets()
     tokens: Tokens = Tokens()
+    limits: Quota | None = Field(
+        default=None, description="of each agent that has this role, in all its sessions together"
+    )
 
 
 class Match(_Strict):
@@ -370,6 +398,7 @@ class Agent(_Strict):
 
     match: Match = Match()
     roles: list[str] = Field(min_length=1)
+    limits: Quota | None = None
     env: dict[Variable, Text] = Field(
         default={}, description="variables set for it, whatever the person's environment says"
     )

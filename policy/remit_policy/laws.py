@@ -69,11 +69,16 @@ def fold(groups: list[Group], op: str) -> tuple[Decision, bool]:
 
 def limited(answer: Rule, asked: Rule | None) -> Rule:
     """Return the remembered ``answer`` to what the rule ``asked`` asks, with that rule's limits where it allows."""
-    if answer.verdict != ALLOW or asked is None or not (asked.rate or asked.window or asked.budget):
+    if (
+        answer.verdict != ALLOW
+        or asked is None
+        or not (asked.rate or asked.window or asked.budget or asked.cost)
+    ):
         return answer
     return Rule(
         answer.layer, ALLOW, answer.op, answer.pattern, excepts=answer.excepts, argv=answer.argv, rate=asked.rate,
         window=asked.window, budget=asked.budget, hold=asked.hold, source=answer.source, role=asked.role,
+        cost=asked.cost,
     )  # fmt: skip
 
 

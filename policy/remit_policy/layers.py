@@ -16,6 +16,7 @@ from remit_policy.document import PolicyError, Problem, Source
 from remit_policy.links import linked
 from remit_policy.match import escape
 from remit_policy.model import ADMIN, ALLOW, PACK, PROJECT, USER, Rule, Snapshot
+from remit_policy.quotas import quotas_of
 from remit_policy.reading import read_bytes, read_document
 from remit_policy.rules import (
     DEFAULT_ROLE,
@@ -135,8 +136,12 @@ class PolicySet:
         roles = inherited(sources, [role for _, role in chosen])
         secrets, uses = secrets_of(sources, agent_name, values)
         rules = [*guard, *role_rules(sources, roles, values), *uses, *sensitive_rules(sources)]
+        limits = quotas_of(sources, agent_name, exe, sha256, values, roles)
         if project_file is not None:
-            rules += _narrowing(read_source(project_file), agent_name, exe, sha256, values)
+            own = read_source(project_file)
+            narrowing, its_roles = _narrowing(own, agent_name, exe, sha256, values)
+            rules += narrowing
+            limits += quotas_of([(PROJECT, own)], agent_name, exe, sha256, values, its_roles)
         for place in launch_dirs:
             for op in ("read", "list", "execute"):
                 pattern = escape(place.rstrip("/")) + "/**"
@@ -173,6 +178,7 @@ class PolicySet:
             secrets=tuple(secrets),
             arguments=arguments,
             env=env,
+            limits=tuple(limits),
             signs=tuple(dict.fromkeys(host for role in used for host in role.net.sign)),
             signs_as=next((a for role in used[::-1] if (a := role.net.signature_agent)), ""),
             trailers=with_trailers(sources, agent_name, exe, sha256, values),
@@ -294,8 +300,9 @@ def _files(folder: str, owner: int | None) -> list[str]:
 
 def _narrowing(
     source: Source, agent_name: str, exe: str, sha256: str, values: dict[str, str]
-) -> list[Rule]:
-    """Return a project's own rules: denies and asks of its ``default`` role and of its roles for this agent."""
+) -> tuple[list[Rule], list[str]]:
+    """Return a project's own rules, denies and asks of its ``default`` role and of its roles for this agent; and
+    these roles."""
     own = [(PROJECT, source)]
     problems = check_references(own)
     for name, role in source.document.role.items():
@@ -320,4 +327,5 @@ def _narrowing(
     for section, agent in source.document.agent.items():
         if agent_fits(section, source, agent_name, exe, sha256, values):
             roles += agent.roles
-    return role_rules(own, inherited(own, roles), values)
+    roles = inherited(own, roles)
+    return role_rules(own, roles, values), roles

@@ -10,6 +10,8 @@ The supervisor imports this module at every ``remit run``, so it imports nothing
 
 from __future__ import annotations
 
+from remit_policy.limits import UNITS, Limit
+
 FILE_OPS = ("read", "write", "create", "delete", "execute", "list", "metadata")
 OPS = (*FILE_OPS, "exec", "connect", "resolve", "listen", "request", "see", "call", "emit", "own", "use")
 
@@ -34,13 +36,14 @@ class Rule:
     ``protected`` marks a built-in ask that a broader allow of another layer does not override.
     ``rate`` is (uses, seconds): at most so many uses in so many seconds; ``window`` is (start, end) in
     minutes of the local day, end exclusive: a spent rate, or a time outside the window, turns allow
-    into ask; so does a spent ``budget``, (bytes, seconds). ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
+    into ask; so does a spent ``budget``, (bytes, seconds). ``cost`` is what one use adds to the agent's ``spend`` limits, in
+    millionths. ``hold`` is seconds, or None for the snapshot's. ``source`` is ``file:line``; ``text`` the pattern as the
     person wrote it.
     """
 
     __slots__ = (
         "layer", "verdict", "op", "pattern", "excepts", "argv", "final", "protected",
-        "rate", "window", "budget", "hold", "source", "role", "text",
+        "rate", "window", "budget", "hold", "source", "role", "text", "cost",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +64,7 @@ class Rule:
         source: str = "",
         role: str = "",
         text: str = "",
+        cost: int = 0,
     ) -> None:
         self.layer = layer
         self.verdict = verdict
@@ -77,6 +81,7 @@ class Rule:
         self.source = source
         self.role = role
         self.text = text or pattern
+        self.cost = cost
 
     def _key(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in self.__slots__)
@@ -156,6 +161,7 @@ class Snapshot:
     that were expanded (``PROJECT``, ``HOME``, ``TMPDIR``…), for display. ``arguments`` and ``env`` are what the agent's
     program is started with beside what the person gave it; ``trailers``: its git commits are to name it and its session.
     ``signs`` are the hosts to which requests are signed, ``signs_as`` the origin that publishes the key ("" = none is told).
+    ``limits`` are the agent's and the session's.
     ``within`` is the snapshot of the session that delegated, where one did: what this one allows must be allowed by it too
     (``narrowed.engine_of``).
     """
@@ -165,6 +171,7 @@ class Snapshot:
         "arguments",
         "env",
         "hold",
+        "limits",
         "net_all",
         "reads",
         "rules",
@@ -191,6 +198,7 @@ class Snapshot:
         trailers: bool = True,
         signs: tuple[str, ...] = (),
         signs_as: str = "",
+        limits: tuple[Limit, ...] = (),
         within: Snapshot | None = None,
     ) -> None:
         self.agent = agent
@@ -205,6 +213,7 @@ class Snapshot:
         self.trailers = trailers
         self.signs = signs
         self.signs_as = signs_as
+        self.limits = limits
         self.within = within
 
     def with_rules(self, rules: tuple[Rule, ...]) -> Snapshot:
@@ -222,6 +231,7 @@ class Snapshot:
             trailers=self.trailers,
             signs=self.signs,
             signs_as=self.signs_as,
+            limits=self.limits,
             within=self.within,
         )
 
@@ -229,7 +239,7 @@ class Snapshot:
         """Return this snapshot as that of a session to which the session of ``above`` delegated: never wider in anything.
 
         A credential, and a host that requests are signed to, is kept where ``above`` has the same; reads are never left to Landlock,
-        which knows ``above`` alone.
+        which knows ``above`` alone. The limits are those of both, and ``above``'s where both have the same one.
         """
         return Snapshot(
             self.agent,
@@ -243,6 +253,7 @@ class Snapshot:
             trailers=self.trailers,
             signs=tuple(h for h in self.signs if h in above.signs),
             signs_as=self.signs_as,
+            limits=tuple(({m.ident: m for m in self.limits} | {m.ident: m for m in above.limits}).values()),
             within=above,
         )
 
@@ -301,8 +312,23 @@ def _rule_line(r: Rule) -> str:
             _escape(r.source),
             _escape(r.role),
             _escape(r.text),
+            str(r.cost or ""),
         )
     )
+
+
+def _limit_line(m: Limit) -> str:
+    return "\t".join(
+        ("limit", *map(_escape, (m.section, m.per, m.kind, m.source)), f"{m.amount}/{m.seconds}")
+    )
+
+
+def _limit_of(cells: list[str]) -> Limit:
+    section, per, kind, source = map(_unescape, cells[1:5])
+    amount, _, seconds = cells[5].partition("/")
+    if kind not in UNITS or per not in ("agent", "session"):
+        raise SnapshotError(f"unknown limit {cells[1:4]}")
+    return Limit(section, per, kind, int(amount), int(seconds), source)
 
 
 def _secret_line(s: Secret) -> str:
@@ -333,6 +359,7 @@ def _rule_of(cells: list[str]) -> Rule:
         source,
         role,
         text,
+        cost,
     ) = cells
     if op not in OPS or not 0 <= int(verdict) < len(VERDICTS) or not 0 <= int(layer) < len(LAYERS):
         raise SnapshotError(f"unknown operation, verdict or layer in {cells[1:4]}")
@@ -355,6 +382,7 @@ def _rule_of(cells: list[str]) -> Rule:
         source=_unescape(source),
         role=_unescape(role),
         text=_unescape(text),
+        cost=int(cost) if cost else 0,
     )
 
 
@@ -374,6 +402,7 @@ def dumps(snapshot: Snapshot) -> str:
     lines += [f"argument\t{_escape(a)}" for a in snapshot.arguments]
     lines += [f"env\t{_escape(k)}\t{_escape(v)}" for k, v in sorted(snapshot.env.items())]
     lines += [_secret_line(s) for s in snapshot.secrets]
+    lines += [_limit_line(m) for m in snapshot.limits]
     lines += [_rule_line(r) for r in snapshot.rules]
     if snapshot.within is not None:
         lines.append("within\t" + dumps(snapshot.within).translate(_TRANSLATED))
@@ -396,6 +425,7 @@ def _loads(text: str, depth: int) -> Snapshot:
     env: dict[str, str] = {}
     rules: list[Rule] = []
     secrets: list[Secret] = []
+    limits: list[Limit] = []
     within: Snapshot | None = None
     lines = text.split("\n")
     if lines[0] != "remit-snapshot\t1" or lines[-1] != "":
@@ -407,6 +437,8 @@ def _loads(text: str, depth: int) -> Snapshot:
                 rules.append(_rule_of(cells))
             elif cells[0] == "secret":
                 secrets.append(_secret_of(cells))
+            elif cells[0] == "limit":
+                limits.append(_limit_of(cells))
             elif cells[0] == "var":
                 variables[_unescape(cells[1])] = _unescape(cells[2])
             elif cells[0] == "within":
@@ -437,6 +469,7 @@ def _loads(text: str, depth: int) -> Snapshot:
             secrets=tuple(secrets),
             arguments=tuple(arguments),
             env=env,
+            limits=tuple(limits),
             within=within,
         )
     except (KeyError, ValueError) as e:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from remit_policy.document import FileRule, Limits, PolicyError, Problem, Role, Source, Traffic
+from remit_policy.document import (
+    FileRule,
+    Limits,
+    PolicyError,
+    Problem,
+    RequestRule,
+    Role,
+    Source,
+    Traffic,
+)
 from remit_policy.engine import Engine
 from remit_policy.match import DSTAR, Glob, PatternError, component, components, escape, expand, parse
 from remit_policy.model import ADMIN, ALLOW, ASK, DENY, PACK, PROJECT, USER, Rule, Secret, Snapshot
@@ -19,6 +28,7 @@ from remit_policy.values import (
     is_socket,
     parse_budget,
     parse_duration,
+    parse_money,
     parse_rate,
     parse_window,
 )
@@ -299,6 +309,7 @@ def _rule(
         source=source.at(*path),
         role=role,
         text=text,
+        cost=parse_money(table.cost) if limited and isinstance(table, RequestRule) and table.cost else 0,
     )
 
 

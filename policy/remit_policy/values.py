@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from remit_policy.limits import MONEY
 from remit_policy.match import MAX_EXPANSIONS, PatternError, components, escape, expand
 from remit_policy.match import component as token
 from remit_policy.resources import APPS, patterns
@@ -186,6 +187,24 @@ def check_position(text: str) -> str:
     if not (text in ("bearer", "basic") or (colon and kind in ("header", "query") and good)):
         raise bad(f"{quoted(text)} is no place for a secret", "bearer, basic, header:NAME or query:NAME")
     return text
+
+
+def parse_money(text: str) -> int:
+    """Return the millionths of ``0.02``. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,6})(?:\.([0-9]{1,6}))?", text)
+    if found:
+        amount = int(found[1]) * MONEY + int((found[2] or "").ljust(6, "0"))
+        if amount:
+            return amount
+    raise bad(f"{quoted(text)} is no amount of money", "a number with at most six decimals, as in 0.02")
+
+
+def parse_spend(text: str) -> tuple[int, int]:
+    """Return (millionths, seconds) of ``5/day``. Raises ValueError."""
+    head, slash, tail = text.partition("/")
+    if not slash:
+        raise bad(f"{quoted(text)} is no limit of money", "money per time, as in 5/day or 2.50/h")
+    return parse_money(head.strip()), parse_rate("1/" + tail.strip())[1]
 
 
 def parse_budget(text: str) -> tuple[int, int]:

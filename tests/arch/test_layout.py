@@ -81,3 +81,9 @@ def test_the_import_contracts_hold() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_cancellation_can_be_lost() -> None:
+    """On Python 3.11 ``asyncio.wait_for`` forgets that it was cancelled when what it waits for is done in that very moment."""
+    users = [p.name for top in SOURCES for p in top.rglob("*.py") if "wait_for(" in p.read_text()]
+    assert users == [], "use asyncio.timeout"

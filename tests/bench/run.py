@@ -205,6 +205,7 @@ def main() -> int:
     for name, module in (
         ("decision speed", "bench_policy"),
         ("ledger", "bench_ledger"),
+        ("lanes", "bench_lanes"),
         ("tui", "bench_tui"),
         ("D-Bus", "bench_dbus"),
         ("gateway", "bench_gateway"),

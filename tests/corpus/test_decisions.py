@@ -12,7 +12,7 @@ from remit_policy.engine import Engine, conditions
 from remit_policy.model import VERDICTS, Decision
 from remit_policy.resources import is_path
 
-WORLDS = worlds("laws", "layers", "exec", "conditions", "default", "network")
+WORLDS = worlds("laws", "layers", "exec", "conditions", "default", "network", "limits")
 all_worlds = pytest.mark.parametrize("world", WORLDS, ids=[w["name"] for w in WORLDS])
 
 
@@ -53,6 +53,16 @@ def test_each_act_is_counted(world: dict[str, Any], tmp_path: Path) -> None:
         assert VERDICTS[found.verdict] == verdict, (at, clock, op, path, args)
         if spend is not None:
             counters[spend[0]] = spend[1]
+
+
+@all_worlds
+def test_limits_are_as_written(world: dict[str, Any], tmp_path: Path) -> None:
+    if "limits" in world:
+        found = [
+            [m.ident.replace(" ", "."), str(m.amount), str(m.seconds), m.source.rpartition("/")[2]]
+            for m in snapshot(world, tmp_path).limits
+        ]
+        assert found == lines(world["limits"])
 
 
 @all_worlds

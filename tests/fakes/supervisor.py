@@ -100,6 +100,8 @@ class FakeSupervisor:
                 "argv": [],
                 "source": "default",
                 "count": 1,
+                "costs": [],
+                "short": False,
             }
             | fields
         )

@@ -144,7 +144,11 @@ def test_a_rule_is_made_of_a_row_and_decides_the_next_time(arena: Arena, termina
     assert end_of(agent)[0] != 0
     terminal.keys("F4")
     terminal.reads("▸ F4 Ledger")
-    terminal.keys("/", f"path:{path} op:read", "Enter")
+    terminal.keys("/")
+    terminal.reads("show only")
+    terminal.keys(f"path:{path} op:read")
+    terminal.reads("op:read")
+    terminal.keys("Enter")
     terminal.reads("filter: path:", "DENIED")
     terminal.keys("m")
     terminal.reads(f"deny read {path}", "then read of this is: deny, by this rule")

@@ -161,7 +161,8 @@ class Client:
         # ASCII only: a path that is no UTF-8 holds lone surrogates, which travel as \udcXX.
         writer.write(json.dumps(request).encode() + b"\n")
         try:
-            return await asyncio.wait_for(future, CALL_TIMEOUT)
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return await future
         except TimeoutError:
             raise GoneError("remitd does not answer") from None
         finally:

@@ -40,7 +40,8 @@ async def remit(*args: str, seconds: float | None = SECONDS) -> tuple[int, str, 
     except OSError as e:
         raise OutsideError(f"remit cannot be started: {e.strerror}") from None
     try:
-        out, err = await asyncio.wait_for(process.communicate(), seconds)
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker import standing
+from remit_daemon.broker import limits, standing
 from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Judge
 from remit_daemon.broker.records import (
@@ -68,6 +68,7 @@ def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev
         return _at_once(event, "deny" if mode == "deny" else "allow", f"--ask {mode}")
     if standing.mode(state, now) == "deny":
         return _at_once(event, "deny", QUIET)
+    paid: list[ev.Command] = []
     asked = [
         p for p in state.prompts.values() if p.state is PromptState.OPEN and p.session == event.session
     ]
@@ -83,9 +84,19 @@ def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev
         limit = MAX_OPEN if event.session else MAX_OPEN_OF_CLIENT
         if len(asked) >= MAX_OPEN or len(own) >= limit:
             return _at_once(event, "deny", "too many questions are open already")
+        if event.session:
+            spent = limits.spent(state, event.session, limits.QUESTION, now)
+            if spent is not None:
+                return _at_once(event, "deny", f"no more questions now: {limits.words(spent)}")
+            paid = limits.charge(state, event.session, limits.QUESTION, now)
         prompt = _new(state, event, now)
     state.prompts[prompt.id] = prompt
-    return [ev.Store(prompt), ev.Notify("prompt", _view(state, prompt)), ev.Reply({"prompt": prompt.id})]
+    return [
+        *paid,
+        ev.Store(prompt),
+        ev.Notify("prompt", _view(state, prompt)),
+        ev.Reply({"prompt": prompt.id}),
+    ]
 
 
 def _mode(state: State, event: ev.AskConsent) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
-from remit_daemon.broker import consents, keeping, standing
+from remit_daemon.broker import consents, keeping, limits, standing
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.consents import MAX_OPEN, PROMPT_LIFE, QUIET
 from remit_daemon.broker.events import Refused
@@ -32,6 +32,7 @@ from remit_daemon.broker.records import (
     ONCE,
     PROCESS,
     SESSION,
+    Account,
     Before,
     Grant,
     Prompt,
@@ -81,12 +82,19 @@ class Broker:
 
     # -- the outside -------------------------------------------------------------------------------
 
-    def load(self, sessions: list[Session], prompts: list[Prompt], grants: list[Grant]) -> None:
+    def load(
+        self,
+        sessions: list[Session],
+        prompts: list[Prompt],
+        grants: list[Grant],
+        accounts: list[Account] | None = None,
+    ) -> None:
         """Take up what an earlier run stored. Nobody is connected and nothing is held yet."""
         s = self.state
         s.sessions = {r.id: r for r in sessions}
         s.prompts = {r.id: replace(r, remaining=None) for r in prompts}
         s.grants = {r.id: r for r in grants}
+        s.accounts = {r.id: r for r in accounts or ()}
         s.next_prompt = 1 + max([int(r.id[1:]) for r in prompts], default=0)
         s.next_grant = 1 + max([int(r.id[1:]) for r in grants], default=0)
 
@@ -129,6 +137,10 @@ class Broker:
         """Return the wire Sessions, oldest first."""
         return [self._session_view(s) for s in self.state.sessions.values()]
 
+    def limits(self, agent: str, now: float) -> list[dict[str, Any]]:
+        """Return the wire Limits, those of ``agent`` or all."""
+        return limits.views(self.state, agent, now)
+
     def decide(self, session: str, ops: Sequence[str], path: str, argv: Sequence[str] = ()) -> Decision:
         """Return the strictest decision of the policy in force, grants included, over ``ops``: as an ask would be taken.
 
@@ -150,6 +162,8 @@ class Broker:
         if prompt.consent is not None:
             consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, answer.scope, duration)
+        if prompt.limit:
+            return {"rule": limits.extension(prompt, scope, answer.verdict), "scope": scope}
         ops, patterns, tokens = meaning(prompt, scope)
         whom = self._whom(prompt, answer.verdict, duration)
         return {
@@ -181,8 +195,10 @@ class Broker:
                 return self._ended(event, now)
             case ev.Ask():
                 return self._ask(event, now)
+            case ev.Report():
+                return _ordered(self._unblocked(limits.report(self.state, event, now), now))
             case ev.AskConsent():
-                return consents.ask(self.state, self.judge, event, now)
+                return _ordered(consents.ask(self.state, self.judge, event, now))
             case ev.Redeem():
                 return consents.redeem(self.state, self.judge, event, now)
             case ev.ClientGone():
@@ -286,7 +302,7 @@ class Broker:
         s.bases.pop(session.id, None)
         s.engines.pop(session.id, None)
         s.stated.pop(session.id, None)
-        out: list[ev.Command] = [*below, ev.Store(session)]
+        out: list[ev.Command] = [*below, ev.Store(session), *limits.end(s, session.id, now)]
         gone = "supervisor gone" if session.confined else "client gone"
         if session.parent:
             gone = "its first program ended"
@@ -342,7 +358,7 @@ class Broker:
 
     def _judge_again(self, sessions: set[str], out: list[ev.Command], now: float) -> list[ev.Command]:
         for prompt in [p for ident in sorted(sessions) for p in self._open(ident)]:
-            verdict = self._judge(prompt)
+            verdict = self._judge(prompt, now)
             if verdict != ASK:
                 settled = Settled(model.VERDICTS[verdict], ONCE, "", "", "policy", now)
                 out = self._settle(prompt, settled, out)
@@ -365,18 +381,35 @@ class Broker:
         if held is not None:
             return [ev.Send(session.id, _asked(event.seq, held))]
         argv = event.argv if is_exec(event.ops, event.argv) else ()
+        try:
+            costs = limits.costs_of(event.costs)
+        except ValueError as e:
+            raise Refused(INVALID_PARAMS, str(e)) from None
         verdict = self.judge.verdict(s, session.id, event.ops, event.path, event.path2, argv)
+        if event.short and verdict == ASK:
+            verdict = (
+                ALLOW  # the point, which counts rates and knows what is its session's own, found it allowed
+            )
+        spent = limits.spent(s, session.id, costs, now) if verdict == ALLOW else None
+        if spent is not None:
+            verdict, event = ASK, replace(event, source=spent.source)
         if verdict != ASK:
-            return [_answer_frame(session.id, event.seq, model.VERDICTS[verdict])]
-        served = self._serve(event, argv, now)
+            paid = limits.charge(s, session.id, costs, now) if verdict == ALLOW else []
+            return _ordered([*paid, _answer_frame(session.id, event.seq, model.VERDICTS[verdict])])
+        served = self._serve(event, argv, costs, now)
         if served is not None:
             return served
-        if session.ask == "learn" and self.judge.learns(s, event, argv):
-            entry = _entry(
-                session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
-                note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
-            )  # fmt: skip
-            return [ev.Record(entry), _answer_frame(session.id, event.seq, "allow")]
+        if session.ask == "learn" and spent is None and self.judge.learns(s, event, argv):
+            spent = limits.spent(s, session.id, costs, now)
+            if spent is None:
+                entry = _entry(
+                    session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
+                    note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
+                )  # fmt: skip
+                paid = limits.charge(s, session.id, costs, now)
+                return _ordered([ev.Record(entry), *paid, _answer_frame(session.id, event.seq, "allow")])
+            event = replace(event, source=spent.source)
+        short = f"{limits.words(spent)}; " if spent is not None else ""
         if session.ask in ("deny", "allow-once"):
             word = "deny" if session.ask == "deny" else "allow"
             if word == "allow" and self.judge.admins_only(
@@ -388,38 +421,65 @@ class Broker:
                 path2=event.path2, note=f"--ask {session.ask}: {', '.join(event.ops)}", argv=event.argv,
                 pid=event.pid, proc=event.proc, exe=event.exe, rule=event.source,
             )  # fmt: skip
-            why = f"nobody is asked here (--ask {session.ask})" if word == "deny" else ""
-            return [ev.Record(entry), _answer_frame(session.id, event.seq, word, message=why)]
+            why = f"{short}nobody is asked here (--ask {session.ask})" if word == "deny" else ""
+            paid = limits.charge(s, session.id, costs, now) if word == "allow" else []
+            return _ordered(
+                [ev.Record(entry), *paid, _answer_frame(session.id, event.seq, word, message=why)]
+            )
         if standing.mode(s, now) == "deny":
-            text = QUIET
             entry = _entry(
                 session, "answer", actor="remit", verdict="deny", outcome="answered", path=event.path,
                 path2=event.path2, note=f"quiet: {', '.join(event.ops)}", argv=event.argv, pid=event.pid,
                 proc=event.proc, exe=event.exe, rule=event.source,
             )  # fmt: skip
-            return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
+            return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=short + QUIET)]
+        out: list[ev.Command] = []
         prompt = self._twin(event, argv)
         if prompt is None:
             if len(self._open(session.id)) >= MAX_OPEN:
                 text = f"{MAX_OPEN} questions of this session are open already"
-                entry = _entry(
-                    session, "answer", actor="remit", verdict="deny", outcome="answered",
-                    path=event.path, path2=event.path2, note=text,
-                )  # fmt: skip
-                return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
-            prompt = self._new_prompt(session, event, argv, now)
+                return self._unasked(session, event, text)
+            asking = limits.spent(s, session.id, limits.QUESTION, now)
+            if asking is not None:
+                return self._unasked(session, event, f"no more questions now: {limits.words(asking)}")
+            out += limits.charge(s, session.id, limits.QUESTION, now)
+            prompt = replace(self._new_prompt(session, event, argv, now), costs=costs)
+            if spent is not None:
+                prompt = replace(prompt, limit=spent.id, scopes=limits.scopes(spent, prompt.scopes[0]))
+                out += limits.recall(s, spent)
         else:
             purpose = prompt.purpose or self._purpose(
                 event, now
             )  # the first stays: it is what a person read
-            prompt = replace(prompt, count=prompt.count + max(1, event.count), purpose=purpose)
+            prompt = replace(
+                prompt,
+                count=prompt.count + max(1, event.count),
+                purpose=purpose,
+                costs=prompt.costs or costs,
+            )
         s.prompts[prompt.id] = prompt
         s.holds[session.id, event.seq] = prompt.id
-        return [
+        out += [
             ev.Store(prompt),
             ev.Send(session.id, _asked(event.seq, prompt.id)),
             ev.Notify("prompt", self._view(prompt)),
         ]
+        return _ordered(out)
+
+    def _unasked(self, session: Session, event: ev.Ask, text: str) -> list[ev.Command]:
+        """Deny what nobody is asked about, and say why."""
+        entry = _entry(
+            session, "answer", actor="remit", verdict="deny", outcome="answered",
+            path=event.path, path2=event.path2, note=text,
+        )  # fmt: skip
+        return [ev.Record(entry), _answer_frame(session.id, event.seq, "deny", message=text)]
+
+    def _unblocked(self, out: list[ev.Command], now: float) -> list[ev.Command]:
+        """Let go on what waited for a limit that has room again; returns ``out`` with what follows."""
+        for prompt in [p for p in self.state.prompts.values() if p.limit and p.state is PromptState.OPEN]:
+            if prompt.session in self.state.bases and self._judge(prompt, now) == ALLOW:
+                out = self._settle(prompt, Settled("allow", ONCE, "", "", "policy", now), out)
+        return out
 
     def _twin(self, event: ev.Ask, argv: tuple[str, ...]) -> Prompt | None:
         for p in self._open(event.session):
@@ -428,7 +488,9 @@ class Broker:
                 return p
         return None
 
-    def _serve(self, event: ev.Ask, argv: tuple[str, ...], now: float) -> list[ev.Command] | None:
+    def _serve(
+        self, event: ev.Ask, argv: tuple[str, ...], costs: tuple[tuple[str, int], ...], now: float
+    ) -> list[ev.Command] | None:
         """Answer a retry from a once-answer that is still good, or return None."""
         s = self.state
         for p in reversed(s.prompts.values()):
@@ -444,7 +506,9 @@ class Broker:
                 p = replace(p, pass_used=True, pass_until=min(p.pass_until, now + RETRY_BURST))
                 s.prompts[p.id] = p
                 out.append(ev.Store(p))
-            return [*out, _answer_frame(event.session, event.seq, verdict, p.id, message)]
+            if verdict == "allow":
+                out += limits.charge(s, event.session, costs, now)
+            return _ordered([*out, _answer_frame(event.session, event.seq, verdict, p.id, message)])
         return None
 
     def _new_prompt(self, session: Session, event: ev.Ask, argv: tuple[str, ...], now: float) -> Prompt:
@@ -541,16 +605,19 @@ class Broker:
         if prompt.state is PromptState.MISSED and duration == ONCE:
             raise Refused(CONFLICT, "nobody waits for it any more; answer for session, always or a time")
         scope, _ = self._scope(prompt, event.scope, duration)
-        ops, patterns, tokens = meaning(prompt, scope)
+        more = scope.startswith(limits.EXTEND) and bool(prompt.limit)
+        ops, patterns, tokens = meaning(prompt, prompt.scopes[0].pattern if more else scope)
         if event.verdict == "allow" and session.id in s.bases:
             argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
             if self.judge.admins_only(s, session.id, prompt.ops, prompt.path, prompt.path2, argv):
                 raise Refused(CONFLICT, "only an administrator may allow this")
-            if self._judge(prompt) == DENY:
+            if self._judge(prompt, now) == DENY:
                 raise Refused(CONFLICT, "the policy denies this")
         rule = describe(
             event.verdict, ops, patterns, self._whom(prompt, event.verdict, duration), duration, tokens
         )
+        if prompt.limit:
+            rule = limits.extension(prompt, scope, event.verdict)
         settled = Settled(event.verdict, duration, scope, rule, event.by, now, event.message, event.via)
         entry = _entry(
             session, "answer", actor="human", verdict=event.verdict, outcome="answered", path=prompt.path,
@@ -568,6 +635,10 @@ class Broker:
                 if same and (other.argv == prompt.argv or not is_exec(other.ops, other.argv)):
                     out = self._settle(other, replace(settled, by=prompt.id), out)
                     done.append(other.id)
+            if more and event.verdict == "allow":
+                waiting = {p.id for p in s.prompts.values() if p.state is PromptState.OPEN}
+                out = self._unblocked([*out, *limits.extend(s, prompt.limit, now)], now)
+                done += [i for i in waiting if s.prompts[i].state is not PromptState.OPEN]
         else:
             made = [
                 self._new_grant(
@@ -592,11 +663,11 @@ class Broker:
                 out.append(ev.Store(fresh))
             affected = self._affected(made)
             out += self._push(affected)
-            if event.verdict == "allow" and session.id in s.bases and self._judge(prompt) != ALLOW:
+            if event.verdict == "allow" and session.id in s.bases and self._judge(prompt, now) != ALLOW:
                 raise Refused(CONFLICT, "the policy would go on asking: this scope does not settle it")
             out = self._settle(prompt, settled, out)
             for other in [p for ident in affected for p in self._open(ident)]:
-                verdict = self._judge(other)
+                verdict = self._judge(other, now)
                 if verdict != ASK:
                     by = replace(settled, verdict=model.VERDICTS[verdict], by=grant.id)
                     out = self._settle(other, by, out)
@@ -629,7 +700,7 @@ class Broker:
         s = self.state
         consents.check_term(prompt, duration)
         scope, _ = self._scope(prompt, event.scope, duration)
-        if event.verdict == "allow" and prompt.session and self._judge(prompt) == DENY:
+        if event.verdict == "allow" and prompt.session and self._judge(prompt, now) == DENY:
             raise Refused(CONFLICT, "the policy denies this")
         ops, patterns, _ = meaning(prompt, scope)
         rule = describe(event.verdict, ops, patterns, prompt.agent, duration)
@@ -682,8 +753,16 @@ class Broker:
     def _scope(self, prompt: Prompt, wanted: str, duration: str) -> tuple[str, bool]:
         """Return the scope that counts for ``wanted`` and whether it is an offer as it stands. Raises Refused."""
         narrowest = prompt.scopes[0].pattern
+        if prompt.limit and duration != ONCE:
+            raise Refused(
+                INVALID_PARAMS, f"a spent limit is extended once; for more, change {prompt.source}"
+            )
         if not wanted or wanted == narrowest:
             return narrowest, True
+        if prompt.limit:
+            if wanted != prompt.scopes[1].pattern:
+                raise Refused(INVALID_PARAMS, "the scope is not one that is offered")
+            return wanted, True
         if wanted.startswith("~/"):
             wanted = self._home + wanted[1:]
         if duration == ONCE:
@@ -723,7 +802,10 @@ class Broker:
         out = [*out, ev.Store(prompt)]
         for key in holds:
             del s.holds[key]
-            out.append(_answer_frame(prompt.session, key[1], settled.verdict, prompt.id, settled.message))
+            if settled.verdict == "allow" and not is_ahead(key[1]):
+                out += limits.charge(s, prompt.session, prompt.costs, settled.at)
+            ident = "" if settled.by == "policy" else prompt.id  # nobody answered it
+            out.append(_answer_frame(prompt.session, key[1], settled.verdict, ident, settled.message))
         out.append(ev.Notify("prompt.done", {"id": prompt.id, "state": prompt.state.value}))
         return out
 
@@ -855,7 +937,7 @@ class Broker:
         if changed:
             out += self._push(self._affected(changed))
         out += standing.tick(s, now)
-        return _ordered(out)
+        return _ordered([*out, *limits.prune(s, now)])
 
     def _kept(self, grant: Grant, now: float) -> list[ev.Command]:
         """Put ``grant``, changed by a person, in the place of the one of its id."""
@@ -900,11 +982,16 @@ class Broker:
             out.append(ev.Send(ident, {"type": "snapshot", "snapshot": text, "revision": s.revision}))
         return out
 
-    def _judge(self, prompt: Prompt) -> int:
+    def _judge(self, prompt: Prompt, now: float) -> int:
+        """Return what the policy, grants and limits now say to ``prompt``."""
         if prompt.consent is not None:
             return self.judge.token(self.state, prompt.session, prompt.consent.scopes)[0]
-        argv = prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
-        return self.judge.verdict(self.state, prompt.session, prompt.ops, prompt.path, prompt.path2, argv)
+        s, argv = self.state, prompt.argv if is_exec(prompt.ops, prompt.argv) else ()
+        verdict = self.judge.verdict(s, prompt.session, prompt.ops, prompt.path, prompt.path2, argv)
+        if prompt.limit and verdict == ASK:
+            verdict = ALLOW  # as in _ask; what the policy newly asks about, the point itself lets go of
+        short = verdict == ALLOW and limits.spent(s, prompt.session, prompt.costs, now) is not None
+        return ASK if short else verdict
 
     def _open(self, session: str) -> list[Prompt]:
         return [
@@ -937,7 +1024,9 @@ class Broker:
         open_ = prompt.state is PromptState.OPEN and prompt.session in s.sessions
         whom = self._whom(prompt, "allow", ALWAYS) if open_ else prompt.agent
         looking, confined = bool(s.looks.get(prompt.id)), s.confined(prompt.session)
-        return prompt_view(prompt, self._holding(prompt.id), looking, confined, whom)
+        account = s.accounts.get(prompt.limit)
+        spent = limits.words(account) if account is not None else ""
+        return prompt_view(prompt, self._holding(prompt.id), looking, confined, whom, spent)
 
     def _session_view(self, session: Session) -> dict[str, Any]:
         return session_view(session, len(self._open(session.id)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from remit_daemon.broker.records import Fact, Grant, Parent, Prompt, Session, Standing
+from remit_daemon.broker.records import Account, Fact, Grant, Parent, Prompt, Session, Standing
 from remit_policy.model import Snapshot
 
 
@@ -50,7 +50,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A held operation, as in ``wire.control``. ``purpose`` is the agent's own word for why."""
+    """A held operation, as in ``wire.control``. ``costs`` are what it counts against limits; ``short``: the policy allows it,
+    and the point has no lease to pay with. ``purpose`` is the agent's own word for why."""
 
     session: str
     seq: int
@@ -64,8 +65,22 @@ class Ask:
     argv: tuple[str, ...] = ()
     source: str = ""
     count: int = 1
+    costs: tuple[str, ...] = ()
+    short: bool = False
     chain: tuple[Parent, ...] = ()
     purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an enforcement point has used and returned of a limit's leases, in all; whether it ``want``s one."""
+
+    session: str
+    point: str
+    limit: str
+    used: int
+    returned: int
+    want: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +273,7 @@ Event = (
     | Lost
     | Ended
     | Ask
+    | Report
     | AskConsent
     | Redeem
     | ClientGone
@@ -295,12 +311,12 @@ class Send:
 class Store:
     """Keep this record, in place of an older one of its id."""
 
-    record: Session | Prompt | Grant | Standing
+    record: Session | Prompt | Grant | Account | Standing
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Forget a stored record: ``kind`` is prompt or grant."""
+    """Forget a stored record: ``kind`` is prompt, grant or account."""
 
     kind: str
     id: str

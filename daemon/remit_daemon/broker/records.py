@@ -135,7 +135,8 @@ class Consent:
 class Prompt:
     """A question to the person. ``deadline`` is when it is missed; while somebody looks at it, ``remaining``
     holds what was left and the clock stands. ``pass_until`` is until when a once-answer serves a retry. ``chain`` are the
-    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none. ``purpose``
+    processes above the asking one, nearest first; ``kind`` is that of the file, "" where it is none. ``costs`` are what each
+    of its operations counts against limits; ``limit`` is the account that was spent, where the policy itself allows it. ``purpose``
     is the agent's claim, the first that it made."""
 
     id: str
@@ -165,6 +166,8 @@ class Prompt:
     kind: str = ""
     before: Before = Before()
     consent: Consent | None = None
+    costs: tuple[tuple[str, int], ...] = ()
+    limit: str = ""
     purpose: str = ""
 
     @property
@@ -223,13 +226,42 @@ class Standing:
     reminded: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What one enforcement point was ``given`` of an account, says it ``used`` and ``returned``: totals. ``closed`` is when its
+    session ended; what was left then counts as used until the point says otherwise."""
+
+    given: int
+    used: int
+    returned: int
+    closed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How much of a limit an owner (an agent's name, or a session's id) has spent: ``level`` at the time ``at``, and ``leases``
+    by point. ``id`` is owner, tab, ``limit``."""
+
+    id: str
+    owner: str
+    limit: str
+    kind: str
+    amount: int
+    seconds: int
+    level: float
+    at: float
+    leases: dict[str, Lease] = field(default_factory=dict)
+    warned: bool = False
+    source: str = ""
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"cannot store {type(value).__name__}")
 
 
-def to_json(record: Session | Prompt | Grant | Standing) -> str:
+def to_json(record: Session | Prompt | Grant | Account | Standing) -> str:
     """Return ``record`` as ASCII JSON; undecodable bytes in paths survive as lone surrogates' escapes."""
     return json.dumps(asdict(record), default=_plain, separators=(",", ":"))
 
@@ -253,6 +285,7 @@ def prompt_of(text: str) -> Prompt:
     raw["answer"] = Settled(**raw["answer"]) if raw["answer"] else None
     for name in ("ops", "argv"):
         raw[name] = tuple(raw[name])
+    raw["costs"] = tuple((str(k), int(n)) for k, n in raw.get("costs", ()))
     if about := raw.get("consent"):
         facts = tuple(Fact(**f) for f in about["facts"])
         lists = {name: tuple(about[name]) for name in ("scopes", "requests")}
@@ -267,6 +300,13 @@ def grant_of(text: str) -> Grant:
         raw[name] = tuple(raw[name])
     raw["argv"] = None if raw["argv"] is None else tuple(raw["argv"])
     return Grant(**raw)
+
+
+def account_of(text: str) -> Account:
+    """Read an account written by ``to_json``. Raises ValueError, KeyError or TypeError when it is none."""
+    raw = json.loads(text)
+    raw["leases"] = {point: Lease(**lease) for point, lease in raw["leases"].items()}
+    return Account(**raw)
 
 
 def standing_of(text: str) -> Standing:

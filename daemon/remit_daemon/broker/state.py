@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from remit_daemon.broker.decider import Decider
-from remit_daemon.broker.records import Grant, Prompt, Session, Standing, Stated
+from remit_daemon.broker.records import Account, Grant, Prompt, Session, Standing, Stated
 from remit_policy.model import Snapshot
 
 
@@ -14,7 +14,7 @@ class State:
     """``holds`` maps (session, seq) to the prompt it waits for; ``looks`` a prompt to who looks at it; ``bases``
     a live session to its policy without grants; ``withheld`` an agent to when its program changed: what was granted it for longer than a session
     until then is not used; ``engines`` to its two deciders (policy with grants, grants alone); ``stated`` a session to what
-    its agent said that it is about to do."""
+    its agent said that it is about to do; ``accounts`` is what counts against limits."""
 
     revision: int
     sessions: dict[str, Session] = field(default_factory=dict)
@@ -24,6 +24,7 @@ class State:
     looks: dict[str, frozenset[int]] = field(default_factory=dict)
     bases: dict[str, Snapshot] = field(default_factory=dict)
     engines: dict[str, tuple[Decider, Decider]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
     withheld: dict[str, float] = field(default_factory=dict)
     stated: dict[str, tuple[Stated, ...]] = field(default_factory=dict)
     next_prompt: int = 1
@@ -63,6 +64,7 @@ class State:
             looks=dict(self.looks),
             bases=dict(self.bases),
             engines=dict(self.engines),
+            accounts=dict(self.accounts),
             withheld=dict(self.withheld),
             stated=dict(self.stated),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from remit_daemon.broker.limits import extension
 from remit_daemon.broker.records import Grant, Prompt, Session, Standing
 from remit_daemon.broker.scopes import describe, exec_scope, exec_tokens
 from remit_daemon.broker.states import PromptState
@@ -34,15 +35,19 @@ def session_view(session: Session, waiting: int) -> dict[str, Any]:
 
 
 def prompt_view(
-    prompt: Prompt, holding: int, looking: bool, confined: bool, whom: str = ""
+    prompt: Prompt, holding: int, looking: bool, confined: bool, whom: str = "", limit: str = ""
 ) -> dict[str, Any]:
     """Return the wire Prompt; ``holding`` is the number of operations that wait for it now, ``confined`` its session's, ``whom`` a rule for
-    longer would be for ("": who asks)."""
+    longer would be for ("": who asks), ``limit`` the state of the limit that is spent."""
     answer, about = prompt.answer, prompt.consent
     if about is not None and prompt.state is PromptState.OPEN:
         holding = len(about.requests)
     scopes = []
     for scope in prompt.scopes:
+        if prompt.limit:
+            rule = extension(prompt, scope.pattern, "allow")
+            scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
+            continue
         ops, patterns, tokens = meaning(prompt, scope.pattern)
         rule = describe("allow", ops, patterns, whom or prompt.agent, "always", tokens)
         scopes.append({"scope": scope.pattern, "label": scope.label, "rule": rule})
@@ -82,6 +87,7 @@ def prompt_view(
             "at": answer.at,
         },
         "scopes": scopes,
+        "limit": limit,
         "facts": [{"label": f.label, "text": f.text} for f in prompt.consent.facts]
         if prompt.consent
         else [],

@@ -5,6 +5,7 @@ Standard library only; nothing here is told about sessions or prompts.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -151,22 +152,52 @@ def start_daemon(paths: Paths | None = None) -> None:
         return
     for place in (paths.state, paths.runtime):
         make_private(place)
+    end = time.monotonic() + START_WITHIN
+    # One that ends at once may have met another, which begins as well or is about to end: then we wait, or try once more.
+    if not _wait(paths, end) and not _wait(paths, end):
+        raise NoDaemon(f"remitd ended at once; {paths.log} says why")
+
+
+def _wait(paths: Paths, end: float) -> bool:
+    """Start a daemon and return whether one answers; False when ours has ended and there is no other. Raises NoDaemon after ``end``."""
+    ended = _spawn(paths)
+    try:
+        while not _answers(paths):
+            if time.monotonic() > end:
+                raise NoDaemon(f"remitd does not answer; {paths.log} may say why")
+            if select.select([ended], [], [], 0.01)[0]:
+                if not _held(paths.lock):
+                    return _answers(paths)
+                time.sleep(0.01)
+    finally:
+        os.close(ended)
+    return True
+
+
+def _spawn(paths: Paths) -> int:
+    """Start a daemon; returns a descriptor that becomes readable when it has ended."""
     code, told = os.pipe()
     child = os.fork()
     if child == 0:
         _become_daemon(paths, code, told)
     os.close(told)
     os.waitpid(child, 0)
-    end = time.monotonic() + START_WITHIN
+    return code
+
+
+def _held(lock: str) -> bool:
+    """Tell whether a daemon holds ``lock``."""
     try:
-        while not _answers(paths):
-            # The daemon holds the pipe's other end: it becomes readable when the daemon has ended.
-            if select.select([code], [], [], 0.01)[0] and not _answers(paths):
-                raise NoDaemon(f"remitd ended at once; {paths.log} says why")
-            if time.monotonic() > end:
-                raise NoDaemon(f"remitd does not answer; {paths.log} may say why")
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
     finally:
-        os.close(code)
+        os.close(fd)
+    return False
 
 
 def _answers(paths: Paths) -> bool:

@@ -82,6 +82,8 @@ def _status(client: Client, args: argparse.Namespace) -> int:
         f"{sessions} session{'s' * (sessions != 1)}, {prompts} prompt{'s wait' if prompts != 1 else ' waits'},"
         f" {rows} rows in the ledger"
     )
+    for text in found["limits"]:
+        _say(f"limit: {escape(text)}")
     for name in found["agents"]["pending"]:
         _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
     if adopted := found["agents"]["adopted"]:
@@ -194,6 +196,8 @@ def describe_prompt(p: dict[str, Any]) -> str:
             2, "    command " + " ".join(escape(a) if " " not in a else f'"{escape(a)}"' for a in p["argv"])
         )
     lines[2:2] = [f"    {f['label']} {escape(f['text'])}" for f in p["facts"]]
+    if p.get("limit"):
+        lines.append(f"    limit {escape(p['limit'])}")
     lines += [
         f"    scope {i}: {escape(s['scope'])}  ({escape(s['label'])})" for i, s in enumerate(p["scopes"], 1)
     ]
@@ -280,6 +284,19 @@ def _revoke(client: Client, args: argparse.Namespace) -> int:
         _json(result)
     else:
         _say("revoked: " + (", ".join(result["revoked"]) or "nothing"))
+    return OK
+
+
+def _limits(client: Client, args: argparse.Namespace) -> int:
+    found = client.call("limits", {"agent": args.agent} if args.agent else {})
+    if args.json:
+        _json(found)
+        return OK
+    for one in found:
+        part = int(100 * one["used"] / one["amount"])
+        of = f"session {one['session']} of " if one["session"] else ""
+        _say(f"{of}{escape(one['agent'])}  {escape(one['limit'])}  {part} %")
+        _say(f"    {escape(one['text'])}; {escape(one['source'])}")
     return OK
 
 
@@ -432,6 +449,7 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
     "quiet": (grants_cmd.quiet, True),
     "learn": (_learn, True),
     "revoke": (_revoke, True),
+    "limits": (_limits, True),
     "log": (_log, True),
     "who": (_who, True),
     "denials": (_denials, True),
@@ -483,6 +501,8 @@ def _parser(name: str) -> _Parser:
         p.add_argument("id", nargs="?", default="")
         p.add_argument("--agent", default="")
         p.add_argument("--all", action="store_true")
+    elif name == "limits":
+        p.add_argument("--agent", default="", help="only those of this agent")
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
         p.add_argument("--actor", choices=("human", "agent", "remit"), default="")

@@ -15,6 +15,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   denials               what was refused                   grants, revoke   what you allowed for longer
   review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
   learn SESSION         rules from what `run --learn` let through
+  limits                what agents have spent of their limits
   policy                check, why, test, show,…  trust      take a project's own policy into account
   tui                   everything on one screen           daemon     remitd, in the foreground
   agent                 list, show, register, update, forget       adopt   call a running process an agent's
@@ -55,7 +56,7 @@ def _run(args: list[str]) -> int:
         return delegate_cmd.run(args)
 
     try:
-        from remit_daemon.supervisor import run
+        from remit_daemon.supervisor import run, upcall
     except UnsupportedMachine as e:
         sys.stderr.write(f"remit: {e}\n")
         return 125
@@ -63,7 +64,10 @@ def _run(args: list[str]) -> int:
     def start_daemon() -> None:
         from remit_daemon.cli import client
 
-        client.start_daemon()
+        try:
+            client.start_daemon()
+        except client.NoDaemon as e:
+            raise upcall.Unreachable(str(e)) from None
 
     return run.main(args, start_daemon)
 
@@ -73,9 +77,13 @@ def _other(name: str, args: list[str]) -> int:
     args = [a for a in args if a != "--json"]
     if name == "tui":
         from remit_daemon.cli import client
+        from remit_daemon.wire.paths import PathsError
         from remit_tui.app import main as tui
 
-        client.start_daemon()
+        try:
+            client.start_daemon()
+        except (client.NoDaemon, PathsError) as e:
+            return client.failed("tui", e, json_out=json_out)
         return tui()
     if name == "policy":
         from remit_daemon.cli import policy_cmd

@@ -27,12 +27,15 @@ from typing import TYPE_CHECKING
 from remit_daemon.gateway.journal import Journal, JournalFailed, tail
 from remit_daemon.wire.control import FIRST_OF_GATEWAY
 from remit_policy.laws import conditions
+from remit_policy.limits import Purse
 from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
 from remit_policy.narrowed import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from remit_policy.limits import Costs
 
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
 MAX_HELD = 256  # questions held at once; remitd keeps 100 of a session open, the rest is for its being away
@@ -176,6 +179,10 @@ class Permit:
         """Count ``amount`` bytes against the rule's budget; False when it is spent: stop, or ask by a new ``permit``."""
         return self.answered or self._authority.spend(self.rule, amount)
 
+    def flow(self, amount: int) -> bool:
+        """Count ``amount`` bytes against the limits of the agent; False when they are spent. Once for each byte."""
+        return self._authority.flow(amount) or self.answered
+
 
 class Standing:
     """An act that a rule allows without rate, window or budget: decided once, and recorded each time it is done.
@@ -219,7 +226,9 @@ class Standing:
 class _Hold:
     """A question that is open: ``answer`` resolves to the verdict's name and the person's message."""
 
-    __slots__ = ("answer", "count", "frame", "op", "path2", "prompt", "resource", "seq", "waiting")
+    __slots__ = (
+        "answer", "answered", "charged", "count", "frame", "key", "op", "path2", "prompt", "resource", "seq", "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -237,6 +246,9 @@ class _Hold:
         self.frame = frame
         self.answer = answer
         self.prompt = ""
+        self.answered = False  # by a person
+        self.charged = False  # remitd counted it, for one act
+        self.key: tuple[str, str, str, int] = (op, resource, path2, 0)
         self.count = 1
         self.waiting = 0
 
@@ -267,7 +279,8 @@ class Authority:
         self._minute = minute or _minute_of_day
         self._counters: dict[tuple[object, ...], float] = {}
         self._levels: dict[tuple[object, ...], tuple[float, float]] = {}  # bytes spent, at which time
-        self._held: dict[tuple[str, str, str], _Hold] = {}
+        self.purse = Purse(snapshot.limits) if snapshot.limits else None
+        self._held: dict[tuple[str, str, str, int], _Hold] = {}
         self._waiting = 0
         self._live: set[Permit] = set()
         self._seen: set[int] = set()
@@ -315,6 +328,55 @@ class Authority:
         size, seconds = rule.budget
         return max(0.0, level - (now - since) * size / seconds)
 
+    # -- limits of the agent -----------------------------------------------------------------------
+
+    def _costs(self, op: str, rule: Rule | None) -> Costs:
+        """Return what an act counts against the limits in force."""
+        if self.purse is None or op in QUIET:
+            return ()
+        costs = [("calls", 1)]
+        if op == "connect":
+            costs.append(("bytes", 1))  # that a spent limit asks when the connection is made
+        if rule is not None and rule.cost:
+            costs.append(("spend", rule.cost))
+        return self.purse.relevant(costs)
+
+    def _paid(self, costs: Costs) -> bool:
+        """Pay ``costs`` from the leases; False when remitd has to be asked."""
+        if self.purse is None or not costs:
+            return True
+        paid = self.purse.take(costs)
+        self._tell()
+        return paid
+
+    def flow(self, amount: int) -> bool:
+        """Count ``amount`` bytes of traffic; False when the agent's limits have no room for more."""
+        if self.purse is None or not self.purse.limits("bytes"):
+            return True
+        within = self.purse.flow(amount)
+        self._tell()
+        return within
+
+    def leased(self, limit: str, given: int, recall: bool) -> None:
+        """Take what remitd has given of ``limit`` in all."""
+        if self.purse is not None:
+            self.purse.granted(limit, given, recall)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.purse is not None and self.purse.due:
+            for limit, used, returned, want in self.purse.due:
+                self.say(
+                    {"type": "lease", "limit": limit, "used": used, "returned": returned, "want": want}
+                )
+            self.purse.due.clear()
+
+    def end_leases(self) -> None:
+        """Give back what is left of them."""
+        if self.purse is not None:
+            self.purse.close()
+            self._tell()
+
     # -- permits -----------------------------------------------------------------------------------
 
     async def permit(
@@ -340,11 +402,13 @@ class Authority:
             if insist and decision.verdict == ALLOW:
                 decision = Decision(ASK, decision.rule)
                 note = f"{note}; {insist}" if note else insist
-            if decision.verdict == ALLOW:
+            costs = self._costs(op, decision.rule)
+            short = decision.verdict == ALLOW and not self._paid(costs)
+            if decision.verdict == ALLOW and not short:
                 return self._allow(op, resource, origin, decision, path2, note)
-            if decision.verdict == ASK:
+            if decision.verdict == ASK or short:
                 return await self._ask(
-                    op, resource, origin, decision, path2, note, hold, gone, bool(insist)
+                    op, resource, origin, decision, path2, note, hold, gone, bool(insist), costs, short
                 )
             raise self._denied(op, resource, origin, decision, path2, note)
         except (Refused, asyncio.CancelledError):
@@ -360,6 +424,8 @@ class Authority:
         """Return what ``permit`` would, at once; None when a person is to be asked. Raises Refused."""
         try:
             decision = self._counted(self.decide(op, resource), op)
+            if decision.verdict == ALLOW and not self._paid(self._costs(op, decision.rule)):
+                return None
             if decision.verdict == ALLOW:
                 return self._allow(op, resource, origin, decision, "", note)
             if decision.verdict == ASK:
@@ -388,6 +454,8 @@ class Authority:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""
         decision = self.decide(op, resource)
         if decision.verdict != ALLOW or op in QUIET or _metered(decision.rule):
+            return None
+        if self._costs(op, decision.rule):
             return None
         return Standing(self, op, resource, origin, decision, note)
 
@@ -492,9 +560,14 @@ class Authority:
         hold: float | None,
         gone: asyncio.Event | None,
         insist: bool,
+        costs: Costs,
+        short: bool,
     ) -> Permit:
-        """Hold the act until it is answered, its time is over or ``gone`` is set."""
-        open_ = self._join(op, resource, origin, decision, path2, note, insist)
+        """Hold the act until it is answered, its time is over or ``gone`` is set.
+
+        ``short``: the policy allows it, and the question is about a limit, for which each act is a question of its own.
+        """
+        open_ = self._join(op, resource, origin, decision, path2, note, insist, costs, short)
         rule = decision.rule
         seconds = (
             hold
@@ -516,6 +589,11 @@ class Authority:
             if done == "gone":
                 raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
             verdict, message = open_.answer.result()
+            if costs and verdict == "allow":
+                if open_.charged and self.purse is not None:
+                    self.purse.pay(costs)  # remitd counted the first of those that waited
+                    self._tell()
+                open_.charged = True
             if insist and verdict == "allow" and not open_.prompt:
                 verdict, message = "deny", "suspicious, and nobody was asked"
         finally:
@@ -527,7 +605,7 @@ class Authority:
         if gone is not None and gone.is_set():
             raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
         now = self.decide(op, resource)
-        if verdict != "allow" or now.verdict == DENY:
+        if verdict != "allow" or now.verdict == DENY or (short and now.verdict == ASK):
             said = f": {message}" if message else ""
             raise Refused(
                 f"the answer was no{said}" if verdict != "allow" else "the policy denies it", rule=now.source,
@@ -535,6 +613,8 @@ class Authority:
             )  # fmt: skip
         # What a rule or a grant now gives can be revoked with it; past a spent rate or budget it was the person who said yes.
         answered = now.verdict != ALLOW or _metered(now.rule)
+        if short:
+            answered = open_.answered
         return self._allow(op, resource, origin, now, path2, note, answered)
 
     def _join(
@@ -546,12 +626,14 @@ class Authority:
         path2: str,
         note: str,
         insist: bool,
+        costs: Costs,
+        short: bool,
     ) -> _Hold:
         """Return the open hold for this access, a new one when there is none."""
         if self._waiting >= MAX_WAITING:
             raise self.refuse(op, resource, origin, "too many operations are held", "built-in: limits")
-        key = (op, resource, path2)
-        open_ = self._held.get(key)
+        key = (op, resource, path2, 0)
+        open_ = None if short else self._held.get(key)
         if open_ is not None:
             open_.count += 1
             return open_
@@ -573,6 +655,8 @@ class Authority:
             "argv": list(origin.argv),
             "source": decision.source,
             "count": 1,
+            "costs": [f"{kind}:{n}" for kind, n in costs],
+            "short": short,
         }
         if insist:
             frame["spent"] = True  # the rule that allows it counts no more: only a grant or a person does
@@ -584,12 +668,14 @@ class Authority:
             frame,
             asyncio.get_running_loop().create_future(),
         )
-        self._held[key] = open_
+        if short:
+            open_.key = (op, resource, path2, number)
+        self._held[open_.key] = open_
         self.say(frame)
         return open_
 
     def _release(self, open_: _Hold, outcome: str) -> None:
-        self._held.pop((open_.op, open_.resource, open_.path2), None)
+        self._held.pop(open_.key, None)
         self.journal.done(open_.seq - FIRST_OF_GATEWAY, outcome)
 
     def _settle(self, open_: _Hold, verdict: str, message: str = "") -> None:
@@ -608,6 +694,7 @@ class Authority:
         for open_ in list(self._held.values()):
             if open_.seq == seq:
                 open_.prompt = prompt or open_.prompt
+                open_.answered = bool(prompt)
                 self._settle(open_, "allow" if verdict == "allow" else "deny", message)
 
     def asked(self, seq: int, prompt: str) -> None:
@@ -624,9 +711,16 @@ class Authority:
         engine = engine_of(snapshot)
         self.engine, self.snapshot, self.revision = engine, snapshot, revision
         self._seen.clear()
+        if self.purse is not None:
+            self.purse.adopt(snapshot.limits)
+        elif snapshot.limits:
+            self.purse = Purse(snapshot.limits)
         for open_ in list(self._held.values()):
             verdict = self.decide(open_.op, open_.resource).verdict
-            if verdict == DENY or (verdict == ALLOW and "spent" not in open_.frame):
+            costs, short = open_.frame["costs"], open_.frame["short"]
+            if short and verdict == ASK:
+                verdict = DENY  # a new ask of the policy is another question
+            if verdict == DENY or (verdict == ALLOW and "spent" not in open_.frame and not costs):
                 self._settle(open_, VERDICTS[verdict])
                 self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
         for permit in [p for p in self._live if not p.holds()]:

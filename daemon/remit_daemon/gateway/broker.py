@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RETRY = 0.2  # seconds between attempts to reach a remitd that went away
 WELCOME_WITHIN = 20.0  # seconds for its first answer: it may be reading a large ledger
+FAREWELL = 1.0  # seconds at the session's end; nobody waits for it
 READ = 1 << 16
 MAX_UNSENT = 4 << 20  # bytes: some thousand asks; a remitd that takes no more is connected to anew
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
@@ -44,6 +45,7 @@ class Broker:
         self._log = log
         self._writer: asyncio.StreamWriter | None = None
         self._poked = False
+        self._closed = asyncio.Event()  # remitd has ended a connection
         authority.say = self.say
         authority.journal.poke = self.poke
 
@@ -55,6 +57,19 @@ class Broker:
         writer.write(frames.encode(frame))
         if writer.transport.get_write_buffer_size() > MAX_UNSENT:
             writer.transport.abort()
+
+    async def farewell(self) -> None:
+        """Say what is left of the leases, and wait for remitd to have heard it, a moment at most."""
+        writer = self._writer
+        self._authority.end_leases()
+        if writer is None or self._authority.purse is None:
+            return
+        try:
+            writer.write_eof()
+            async with asyncio.timeout(FAREWELL):
+                await self._closed.wait()
+        except (OSError, TimeoutError):
+            pass
 
     def poke(self) -> None:
         """Tell remitd that the journal has grown."""
@@ -93,6 +108,9 @@ class Broker:
                 heard = await self._welcome(reader, cutter)
             self._snapshot(heard[0])
             self._writer = writer
+            self._closed.clear()
+            if self._authority.purse is not None:
+                self._authority.purse.settle()
             for frame in self._authority.held_frames():
                 self.say(frame)
             self.poke()
@@ -102,6 +120,7 @@ class Broker:
                 for frame in cutter.feed(data):
                     self._frame(frame)
         finally:
+            self._closed.set()
             self._writer = None
             writer.close()
 
@@ -130,6 +149,8 @@ class Broker:
                 )
             elif kind == "snapshot":
                 self._snapshot(frame)
+            elif kind == "lease":
+                self._authority.leased(str(frame["limit"]), int(frame["given"]), bool(frame["recall"]))
             elif kind not in control.DAEMON_THEN:
                 raise Lost(f"said {kind!r}")
         except (KeyError, TypeError, ValueError) as e:

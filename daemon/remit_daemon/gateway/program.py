@@ -99,6 +99,7 @@ async def _main(fd: int, inherited: list[int]) -> int:
         link.say(gateway.ready())
         await link.serve(gateway.handlers)
     finally:
+        await gateway.broker.farewell()
         broker.cancel()
         gateway.close()
     return 0

@@ -95,22 +95,26 @@ class Ledger:
         self._tick_after_write()
         return [row.seq for row in rows]
 
-    def ingest(self, session: SessionInfo, journal_path: str, *, sync: bool = False) -> int:
+    def ingest(self, session: SessionInfo, journal_path: str, *, sync: bool = False, slice: int = 0) -> int:
         """Read on in ``session``'s journal and return how many records were taken in.
+
+        With ``slice`` only about so many bytes of it, at least one record: 0 then means that there is no more.
 
         Nothing when the journal does not exist, was found damaged before, or was forgotten. Raises LedgerError; what was
         committed until then stays, and the rest is read at the next call.
         """
         total = 0
         while True:
-            taken, more = self._ingest_chunk(session, journal_path, sync)
+            taken, more = self._ingest_chunk(session, journal_path, sync, slice or CHUNK)
+            if slice and more and not taken:  # a record that is longer
+                taken, more = self._ingest_chunk(session, journal_path, sync, CHUNK)
             total += taken
-            if not more:
+            if slice or not more:
                 break
         self._tick_after_write()
         return total
 
-    def _ingest_chunk(self, session: SessionInfo, path: str, sync: bool) -> tuple[int, bool]:
+    def _ingest_chunk(self, session: SessionInfo, path: str, sync: bool, size: int) -> tuple[int, bool]:
         name = _name(path)
         with self._transaction(sync=sync):
             found = self._db.execute(
@@ -119,7 +123,7 @@ class Ledger:
             offset, next_number, state = found or (0, -1, "open")
             if state != "open":
                 return 0, False
-            raw = _read(path, offset, CHUNK)
+            raw = _read(path, offset, size)
             if raw is None:
                 self._damage(session, f"the journal ends before offset {offset}, up to which it was read")
                 self._set_journal(name, path, offset, next_number, "damaged")
@@ -136,7 +140,7 @@ class Ledger:
                 now_ns=self._clock(),
             )
             if batch.end == offset and not batch.damaged:
-                return 0, False
+                return 0, len(raw) == size and size < CHUNK
             self._add(batch.rows)
             db = self._db
             files.follow(db, session, batch)
@@ -150,7 +154,7 @@ class Ledger:
             self._set_journal(
                 name, path, batch.end, batch.next_number, "damaged" if batch.damaged else "open"
             )
-        return batch.records, len(raw) == CHUNK and not batch.damaged
+        return batch.records, len(raw) == size and not batch.damaged
 
     def forget(self, session: SessionInfo, journal_path: str) -> bool:
         """Take in the rest of an ended session's journal, sync, and delete the file.

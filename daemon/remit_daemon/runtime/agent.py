@@ -45,7 +45,7 @@ class Agent:
             methods: dict[str, Method] = {
                 **agent_methods(d, self._session.id), **self._verbs(self._inside)
             }  # fmt: skip
-            await Lines(self._channel, methods, self._admit_inside).serve()
+            await Lines(self._channel, methods, self._admit_inside, d.lanes.agents).serve()
         elif inside_session(self._peer.pid, d.supervisors()):
             refuse(
                 self._channel, "this program is inside a session that remitd does not know; it may be over"
@@ -56,7 +56,7 @@ class Agent:
                 **self._tokens(),
                 **self._verbs(self._outside),
             }
-            await Lines(self._channel, methods, self._admit_outside).serve()
+            await Lines(self._channel, methods, self._admit_outside, d.lanes.agents).serve()
 
     def _admit_inside(self, writer: Peer) -> None:
         """Raise PeerError unless ``writer`` is a process of the session itself: not of a sub-session, nor of the one above, and not of one that ended.
@@ -132,7 +132,7 @@ class Agent:
             return v.whoami(await self._known(writer))
 
         async def denials(params: Params, writer: Peer) -> list[Params]:
-            return v.denials(await caller(writer), params)
+            return await v.denials(await caller(writer), params)
 
         return {
             "whoami": ByCaller(whoami),

@@ -15,6 +15,7 @@ from typing import Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import OF
+from remit_daemon.broker.states import PromptState
 from remit_daemon.broker.views import quiet_view
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.peers.process import Peer, PeerError
@@ -55,6 +56,7 @@ class Approver:
             "preview": lambda p: d.preview(self._parse_answer(p)),
             "answer": lambda p: daemon.apply(self._parse_answer(p)),
             "revoke": self._revoke,
+            "limits": lambda p: d.limits(want(p, agent=(str, ""))["agent"], daemon.clock()),
             "log": self._log,
             "log.page": self._page,
             "log.find": self._find,
@@ -84,6 +86,7 @@ class Approver:
             raise PeerError(f"process {writer.pid} writes on the connection of process {self._peer.pid}")
         if not writer.alive():
             raise PeerError(f"process {writer.pid} has ended")
+        self._daemon.lanes.person()
 
     def _status(self, params: Params) -> Params:
         want(params)
@@ -92,9 +95,10 @@ class Approver:
             "version": VERSION,
             "pid": os.getpid(),
             "sessions": len(d.live()),
-            "prompts": len(d.broker.prompts()),
+            "prompts": sum(1 for p in d.broker.state.prompts.values() if p.state is PromptState.OPEN),
             "policy": {"errors": d.policies.problems(), "revision": d.broker.state.revision},
             "ledger": {"rows": d.ledger.size()},
+            "limits": [x["text"] for x in d.broker.limits("", d.clock()) if x["spent"]],
             "senders": d.senders,
             "review": review.standing(d),
             "quiet": quiet_view(d.broker.state.standing, d.clock()),
@@ -137,12 +141,12 @@ class Approver:
 
     def _log(self, params: Params) -> list[Params]:
         wanted = self._parse_filter(params)
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         return self._daemon.ledger.query(wanted)
 
     def _page(self, params: Params) -> Params:
         wanted = self._parse_filter(params)
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         return self._daemon.ledger.page(wanted)
 
     def _find(self, params: Params) -> Params:
@@ -153,7 +157,7 @@ class Approver:
 
     async def _verify(self, params: Params) -> Params:
         want(params)
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         return asdict(await asyncio.to_thread(self._daemon.ledger.verify))
 
     async def _who(self, params: Params) -> Params:
@@ -161,7 +165,6 @@ class Approver:
         if sum(map(bool, p.values())) != 1:
             raise Problem(INVALID_PARAMS, "who takes a path, a pid, a bus name or a commit")
         d = self._daemon
-        d.ingest_all()
         if p["commit"]:
             try:
                 return whose.commit(d, p["commit"])
@@ -179,12 +182,15 @@ class Approver:
             found = await describe(d, p["pid"])
         except ProcessLookupError as e:
             raise Problem(NOT_FOUND, str(e)) from None
-        entries = d.ledger.query(Filter(session=found["session"], limit=1000)) if found["session"] else []
+        if not found["session"]:
+            return found | {"entries": []}
+        d.catch_up(found["session"])
+        entries = d.ledger.query(Filter(session=found["session"], limit=1000))
         return found | {"entries": [e for e in entries if e["pid"] == p["pid"]][-20:]}
 
     def _denials(self, params: Params) -> list[Params]:
         p = want(params, session=(str, ""), limit=(int, 100))
-        self._daemon.ingest_all()
+        self._daemon.catch_up()
         found = self._daemon.ledger.denials(p["session"], max(0, min(p["limit"], 10_000)))
         return explained(found, self._daemon.broker.state.prompts.values())
 

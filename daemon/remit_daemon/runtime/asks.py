@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker import limits
 from remit_daemon.broker.core import Refused
 from remit_daemon.broker.states import SessionState
 from remit_daemon.ledger.store import LedgerError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from remit_daemon.broker.records import Session
     from remit_daemon.runtime.daemon import Daemon
 
+_CALL = ("calls:1",)
+_QUIET = {"read", "list"}  # not counted, as in ``supervisor.session``
 MAX_WAITING = 512  # asks of all programs that wait at once
 MAX_WAITING_EACH = 16  # of one session: a program has a few calls under way, not hundreds
 MAX_CLIENT_PROMPTS = 64  # open questions of all unconfined programs: a person's list stays readable
@@ -97,18 +100,25 @@ class Asks:
         Refused when it cannot be asked, LedgerError or StoreError when it cannot be recorded.
         """
         d = self._daemon
-        session = self._running(caller.session)
-        decision = d.broker.decide(session.id, ops, path, argv)
-        if given and given != path:
-            decision = max(decision, d.broker.decide(session.id, ops, given, argv), key=_denies)
-        word = VERDICTS[decision.verdict]
-        outcome = {ALLOW: "told" if ahead else "pending", ASK: "held", DENY: "refused"}[decision.verdict]
-        note = "; ".join(t for t in (note, f"purpose: {purpose}" if purpose else "") if t)
-        row = self._record(caller, session, ops, path, word, outcome, decision.source, note, argv)
-        if decision.verdict != ASK:
+        async with d.lanes.agents():
+            session = self._running(caller.session)
+            decision = d.broker.decide(session.id, ops, path, argv)
+            if given and given != path:
+                decision = max(decision, d.broker.decide(session.id, ops, given, argv), key=_denies)
+            word = VERDICTS[decision.verdict]
+            outcome = {ALLOW: "told" if ahead else "pending", ASK: "held", DENY: "refused"}[
+                decision.verdict
+            ]
+            note = "; ".join(t for t in (note, f"purpose: {purpose}" if purpose else "") if t)
+            row = self._record(caller, session, ops, path, word, outcome, decision.source, note, argv)
+        costs = () if ahead else self._costs(session, ops)
+        if decision.verdict == DENY or (decision.verdict == ALLOW and not costs):
             return Told(word, decision.source, row=0 if ahead or decision.verdict == DENY else row)
+        short = decision.verdict == ALLOW
         try:
-            told = await self._ask(caller, session, ops, path, argv, purpose, wait, ahead, decision.source)
+            told = await self._ask(
+                caller, session, ops, path, argv, purpose, wait, ahead, decision.source, costs, short
+            )
         except (Refused, LedgerError, StoreError):
             self.done(row, "denied")
             raise
@@ -129,7 +139,7 @@ class Asks:
 
     async def _ask(
         self, caller: Caller, session: Session, ops: tuple[str, ...], path: str, argv: tuple[str, ...], purpose: str,
-        wait: float | None, ahead: bool, source: str,
+        wait: float | None, ahead: bool, source: str, costs: tuple[str, ...], short: bool,
     ) -> Told:  # fmt: skip
         self._room(session)
         seq = next(self._ahead if ahead else self._acts)
@@ -139,12 +149,13 @@ class Asks:
             wait = self._daemon.broker.state.bases[session.id].hold
         why = "gone"
         try:
-            self._daemon.apply(
-                ev.Ask(
-                    session.id, seq, ops, path, pid=caller.pid, proc=caller.proc, exe=caller.exe, comm=caller.comm,
-                    argv=argv or caller.argv, source=source, purpose=purpose,
-                )
-            )  # fmt: skip
+            async with self._daemon.lanes.agents():
+                self._daemon.apply(
+                    ev.Ask(
+                        session.id, seq, ops, path, pid=caller.pid, proc=caller.proc, exe=caller.exe, comm=caller.comm,
+                        argv=argv or caller.argv, source=source, purpose=purpose, costs=costs, short=short,
+                    )
+                )  # fmt: skip
             done, _ = await asyncio.wait((waiting.answer,), timeout=min(wait, MAX_WAIT))
             if done:
                 verdict, message = waiting.answer.result()
@@ -158,6 +169,13 @@ class Asks:
             del self._waiting[key]
             if not waiting.answer.done():
                 self._daemon.attempt(ev.Cancel(session.id, seq, why))
+
+    def _costs(self, session: Session, ops: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what an act of remitd's own for ``session`` counts against its limits, as a supervisor would count it."""
+        if set(ops) <= _QUIET:
+            return ()
+        under = limits.limits_of(self._daemon.broker.state, session.id)
+        return _CALL if any(limit.kind == "calls" for limit in under) else ()
 
     def _room(self, session: Session) -> None:
         mine = sum(1 for whose, _ in self._waiting if whose == session.id)

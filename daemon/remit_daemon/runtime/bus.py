@@ -122,9 +122,8 @@ class BusService:
             await asyncio.sleep(RETRY)
 
     async def _serve(self, where: str) -> None:
-        bus = await asyncio.wait_for(
-            MessageBus(bus_address=where, negotiate_unix_fd=True).connect(), CONNECT_WITHIN
-        )
+        async with asyncio.timeout(CONNECT_WITHIN):
+            bus = await MessageBus(bus_address=where, negotiate_unix_fd=True).connect()
         self._bus = bus
         try:
             bus.add_message_handler(self._message)
@@ -225,7 +224,8 @@ class BusService:
         message = Message(
             destination=destination, path=path, interface=interface, member=member, signature=signature, body=body
         )  # fmt: skip
-        reply = await asyncio.wait_for(bus.call(message), CONNECT_WITHIN)
+        async with asyncio.timeout(CONNECT_WITHIN):
+            reply = await bus.call(message)
         if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
             raise OSError(str(reply.error_name) if reply is not None else "no reply")
         return reply

@@ -119,7 +119,7 @@ async def _answer(daemon: Daemon, caller: Caller, interface: str, member: str, b
             found, fd = await verbs.connect(caller, {"host": body[0], "port": body[1], **body[2]})
             return Answer([found["address"], 0], [fd])
         case "Denials":
-            return Answer([verbs.denials(caller, {"limit": body[0]})], [])
+            return Answer([await verbs.denials(caller, {"limit": body[0]})], [])
     raise BusError("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")
 
 

@@ -35,6 +35,7 @@ LOOK_EVERY = 0.5  # seconds between looks while something waits,
 AGAIN_AFTER = 0.05  # and while much does
 MAX_CONTENT = 256 << 20  # bytes of a file that are hashed; a bigger one is known by its object
 MAX_BATCH = 256  # files, and
+MAX_BATCH_ACTIVE = 32  # while a person is active: each batch is two turns of the agents' lane
 MAX_BYTES = (
     64 << 20
 )  # bytes in one look: its rows are one transaction, and the ledger's thread is free in between
@@ -197,6 +198,7 @@ class Contents:
     async def run(self) -> None:
         """Look at files for ever, as they become quiet."""
         while True:
+            self._wake.clear()
             try:
                 seen = await self.step()
             except LedgerError as e:
@@ -206,26 +208,27 @@ class Contents:
                 log.exception("internal error")
                 seen = _NOTHING
             if seen is None:
-                self._wake.clear()
                 await self._wake.wait()
                 seen = _NOTHING
-            pause = AGAIN_AFTER if len(seen.done) > MAX_BATCH // 2 else LOOK_EVERY
+            pause = AGAIN_AFTER if len(seen.done) > MAX_BATCH_ACTIVE // 2 else LOOK_EVERY
             await asyncio.sleep(max(pause, seen.bytes / MAX_RATE))
 
     async def step(self) -> Seen | None:
         """Look once at what is quiet; return what came of it, None when nothing waits. Raises LedgerError."""
         daemon = self._daemon
         now_ns = time.time_ns()
-        waiting = daemon.ledger.waiting(MAX_BATCH)
+        async with daemon.lanes.agents():
+            waiting = daemon.ledger.waiting(MAX_BATCH if daemon.lanes.quiet else MAX_BATCH_ACTIVE)
+            asked = [ask for of in waiting if (ask := self._due(of, now_ns)) is not None]
         if not waiting:
             return None
-        asked = [ask for of in waiting if (ask := self._due(of, now_ns)) is not None]
         if not asked:
             return _NOTHING
         seen = await asyncio.get_running_loop().run_in_executor(self._thread, look_at, asked, now_ns)
-        daemon.ledger.settle(seen.found, seen.done, seen.later)
-        if seen.found:
-            daemon.publish()
+        async with daemon.lanes.agents():
+            daemon.ledger.settle(seen.found, seen.done, seen.later)
+            if seen.found:
+                daemon.publish()
         return seen
 
     def _due(self, of: Unsettled, now_ns: int) -> Ask | None:

@@ -38,6 +38,7 @@ log = logging.getLogger("remitd.control")
 MAX_UNSENT = (
     64 << 20
 )  # bytes: a few snapshots of the largest kind; a supervisor that takes no more is dropped
+MAX_TOTAL = 1 << 60  # of a lease's numbers: bytes of many years
 COULD_NOT_START = 125  # exit status, DESIGN 10
 USAGE = 2
 
@@ -47,7 +48,7 @@ _HELLO: dict[str, type] = {
 }  # fmt: skip
 _ASK: dict[str, type] = {
     "seq": int, "ops": list, "path": str, "path2": str, "pid": int, "proc": str, "exe": str, "comm": str,
-    "argv": list, "source": str, "count": int,
+    "argv": list, "source": str, "count": int, "costs": list, "short": bool,
 }  # fmt: skip
 _FIELDS: dict[str, dict[str, type]] = {
     "hello": _HELLO,
@@ -55,6 +56,7 @@ _FIELDS: dict[str, dict[str, type]] = {
     "ask": _ASK,
     "cancel": {"seq": int, "why": str},
     "poke": {},
+    "lease": {"limit": str, "used": int, "returned": int, "want": bool},
     "end": {"status": int},
     "delegated": {"sub": str, "error": str, "env": list},
     "over": {"sub": str},
@@ -144,7 +146,8 @@ class Control:
                 )
             for frame in frames.feed(data):
                 if self._session:
-                    self._frame(check(frame, GATEWAY_THEN if self._above else SUPERVISOR_THEN))
+                    async with self._daemon.lanes.agents():
+                        self._frame(check(frame, GATEWAY_THEN if self._above else SUPERVISOR_THEN))
                 elif self._above:
                     self._gateway(check(frame, GATEWAY_FIRST))
                 else:
@@ -267,7 +270,10 @@ class Control:
             if self._above or not self._is_mine(frame["sub"]):
                 raise Malformed(f"{frame['type']}: {frame['sub']!r} is no sub-session of this session")
             session = frame["sub"]
-            if not daemon.broker.state.sessions[session].live and frame["type"] != "delegated":
+            if not daemon.broker.state.sessions[session].live and frame["type"] not in (
+                "delegated",
+                "lease",
+            ):
                 return  # it crossed with its end
         seq = frame.get("seq", 0)
         if "seq" in frame and (of_api(seq) or of_gateway(seq) != bool(self._above)):
@@ -297,6 +303,21 @@ class Control:
                 if frame["why"] not in ("gone", "expired"):
                     raise Malformed(f"cancel: no reason {frame['why']!r}")
                 daemon.attempt(ev.Cancel(session, frame["seq"], frame["why"]))
+            case "lease":
+                # A gateway is told from one before it by its process.
+                point = f"{session}/{self._peer.identity}" if self._above else session
+                if (
+                    not 0
+                    <= min(frame["used"], frame["returned"])
+                    <= max(frame["used"], frame["returned"])
+                    <= MAX_TOTAL
+                ):
+                    raise Malformed("lease: totals are out of range")
+                daemon.attempt(
+                    ev.Report(
+                        session, point, frame["limit"], frame["used"], frame["returned"], frame["want"]
+                    )
+                )
             case "poke":
                 for one in (session, *([] if self._above else daemon.broker.state.below(session))):
                     daemon.poke(one)

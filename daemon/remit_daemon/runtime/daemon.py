@@ -30,6 +30,7 @@ from remit_daemon.runtime.clients import Clients
 from remit_daemon.runtime.contents import Contents
 from remit_daemon.runtime.delegation import Delegations
 from remit_daemon.runtime.desktop import Desktop
+from remit_daemon.runtime.lanes import Lanes
 from remit_daemon.runtime.policies import Policies, SnapshotRefused, subject_of
 from remit_daemon.runtime.registry import Registry
 from remit_daemon.runtime.store import Memory, StoreError
@@ -44,6 +45,10 @@ log = logging.getLogger("remitd")
 POLL = 0.5  # seconds between looks at the policy files while somebody is there
 INGEST_EVERY = 0.1  # seconds between readings of a journal that grows
 INGEST_QUIET = 1.0  # after so long without growth we wait to be poked again
+SLICE = 1 << 14  # bytes of a journal in one turn: a hundred records, a few milliseconds
+SLICE_ACTIVE = 1 << 12  # the same while a person is active
+MAX_CATCH_UP_WITHIN = 0.005  # seconds that an agent's question about the ledger waits for its own journal
+MAX_CATCH_UP = 0.5  # seconds that a question about the ledger waits for journals to be read; a flood's rest is for the next
 STOP_PATIENCE = 5.0  # a supervisor told to stop has so long before the tree is killed by its mark
 IDLE_TICK = 60.0
 HASHERS = 2  # threads that hash programs: one large file holds nobody else up, and a processor is left
@@ -71,7 +76,7 @@ class Daemon:
         self.clock = clock
         self.started = clock()
         self.broker = Broker(Engine, os.path.expanduser("~"), self.started)
-        self.broker.load(*memory.load())
+        self.broker.load(*memory.load(), memory.accounts())
         state = self.broker.state
         state.standing = memory.standing()
         state.next_prompt = max(state.next_prompt, memory.counter("prompt") + 1)
@@ -93,6 +98,7 @@ class Daemon:
         self.delegations = Delegations(self)
         self.desktop = Desktop(self, self.bus)
         self._pidfds: dict[str, int] = {}
+        self.lanes = Lanes()
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
         self._wake = asyncio.Event()
@@ -228,9 +234,11 @@ class Daemon:
                 log.error("session %s: some of its processes do not end", one)
         if not self.broker.state.sessions[ident].live:
             return  # it ended while the tree was killed
+        for one in [*self.broker.state.below(ident), ident]:
+            await self._read_on(one)
+        if not self.broker.state.sessions[ident].live:
+            return
         family = [*self.broker.state.below(ident), ident]
-        for one in family:
-            self.ingest(one)
         self.attempt(ev.Ended(ident, status))
         for one in family:
             self._ended(self.broker.state.sessions[one])
@@ -375,31 +383,64 @@ class Daemon:
     # -- the ledger --------------------------------------------------------------------------------
 
     def poke(self, session: str) -> None:
-        """A journal has grown: read it now, and go on until it is quiet."""
-        self.ingest(session)
+        """A journal has grown: read it in turns of the agents' lane, and go on until it is quiet."""
+        if session not in self._busy:
+            self.spawn(self._reading(session))
         self._busy[session] = time.monotonic() + INGEST_QUIET
-        self._wake.set()
 
-    def ingest(self, session: str) -> int:
-        """Read on in a session's journals; return how many records came."""
+    async def _reading(self, session: str) -> None:
+        """Read on in a session's journals until nothing has come for a while."""
+        try:
+            while True:
+                if await self._read_on(session):
+                    self._busy[session] = time.monotonic() + INGEST_QUIET
+                elif time.monotonic() >= self._busy[session]:
+                    break
+                await asyncio.sleep(INGEST_EVERY)
+        finally:
+            self._busy.pop(session, None)
+
+    async def _read_on(self, session: str) -> int:
+        """Read a session's journals to their ends, in turns; return how many records came."""
+        total = 0
+        while True:
+            async with self.lanes.agents():
+                n = self.ingest(session, SLICE if self.lanes.quiet else SLICE_ACTIVE)
+            total += n
+            if not n:
+                return total
+
+    def catch_up(self, session: str = "") -> None:
+        """Have the journals of live sessions, or of ``session`` alone, read as far as a person's question about them may wait."""
+        end = time.monotonic() + MAX_CATCH_UP
+        for known in self.live():
+            while session in ("", known.id) and time.monotonic() < end and self.ingest(known.id, SLICE):
+                pass
+
+    def catch_up_within(self, session: str) -> None:
+        """The same for a question from inside ``session``, in a turn of its lane."""
+        if self.lanes.quiet:
+            end = time.monotonic() + MAX_CATCH_UP_WITHIN
+            while self.ingest(session, SLICE) and time.monotonic() < end:
+                pass
+        else:
+            self.ingest(session, SLICE_ACTIVE)
+
+    def ingest(self, session: str, slice: int = 0) -> int:
+        """Read on in a session's journals, with ``slice`` only so many bytes of each; return how many records came."""
         known = self.broker.state.sessions.get(session)
         if known is None:
             return 0
         n = 0
         for path in self.journals(session):
             try:
-                n += self.ledger.ingest(SessionInfo(session, known.agent), path)
+                n += self.ledger.ingest(SessionInfo(session, known.agent), path, slice=slice)
             except (LedgerError, OSError) as e:
                 log.error("session %s: its journal cannot be read: %s", session, e)
         if n:
             self.contents.wake()
             self.publish()
         return n
-
-    def ingest_all(self) -> None:
-        """Read on in every live session's journal."""
-        for session in self.live():
-            self.ingest(session.id)
 
     def publish(self) -> None:
         """Tell watchers of new rows, and count the uses of grants."""
@@ -476,12 +517,6 @@ class Daemon:
             now = self.clock()
             if self.broker.next_deadline() <= now or now - looked > IDLE_TICK:
                 self.attempt(ev.Tick())
-            steady = time.monotonic()
-            for session, until in list(self._busy.items()):
-                if self.ingest(session):
-                    self._busy[session] = steady + INGEST_QUIET
-                elif steady >= until:
-                    del self._busy[session]
             watched = bool(self.watchers or self.live())
             if abs(now - looked) >= POLL:
                 looked = now
@@ -496,18 +531,16 @@ class Daemon:
                 POLL if watched else IDLE_TICK,
                 max(0.01, self.broker.next_deadline() - self.clock()),
             )
-            if self._busy:
-                wait = min(wait, INGEST_EVERY)
             try:
-                await asyncio.wait_for(self._wake.wait(), wait if math.isfinite(wait) else None)
+                async with asyncio.timeout(wait if math.isfinite(wait) else None):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
-            if self._busy:
-                await asyncio.sleep(INGEST_EVERY)
 
     async def close(self) -> None:
         """Let go of everything; sessions go on under their snapshots."""
-        self.ingest_all()
+        self.lanes.close()
+        self.catch_up()
         for session in list(self._pidfds):
             self._unguard(session)
         for task in list(self._tasks):

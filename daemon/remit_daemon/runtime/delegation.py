@@ -49,6 +49,15 @@ class Delegations:
         name = p["agent"] or daemon.policies.name_of("", list(argv))
         if not name or len(name) > MAX_NAME or not all(c.isalnum() or c in "._-" for c in name):
             raise Problem(INVALID_PARAMS, "agent: letters, digits, '.', '_' and '-' only")
+        async with daemon.lanes.agents():
+            root, fresh, net_all = self._begin(above, name, argv, p["policy"])
+        return await self._made(root, fresh, net_all)
+
+    def _begin(
+        self, above: Session, name: str, argv: tuple[str, ...], policy: str
+    ) -> tuple[Session, Session, bool]:
+        """Return the session that the person started, the new one in it, and whether its own policy leaves the network unmediated."""
+        daemon = self._daemon
         root = self._admit(above)
         sessions = daemon.broker.state.sessions
         while (ident := "s" + os.urandom(3).hex()[:5]) in sessions:
@@ -60,8 +69,8 @@ class Delegations:
             "tmpdir": f"{above.hello['tmpdir']}/{ident}", "policy": list(above.hello["policy"]),
         }  # fmt: skip
         try:
-            if p["policy"]:
-                hello["policy"].append(self._keep(ident, p["policy"]))
+            if policy:
+                hello["policy"].append(self._keep(ident, policy))
             base = daemon.policies.snapshot(subject(name, hello))
             fresh = Session(
                 ident, name + OF + above.agent, root.pid, root.identity, tag, above.project, argv,
@@ -74,7 +83,7 @@ class Delegations:
         except BaseException:
             self.forget(ident)
             raise
-        return await self._made(root, fresh, base.net_all)
+        return root, fresh, base.net_all
 
     def _admit(self, above: Session) -> Session:
         """Return the session that the person started, if one more sub-session of ``above`` may be. Raises Problem."""

@@ -111,7 +111,8 @@ class Desktop:
             due = self._notices.next_due()
             wait = None if due is None else max(0.0, due - time.monotonic())
             try:
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()

@@ -36,7 +36,7 @@ async def of(daemon: Daemon, agent: str, project: str) -> dict[str, Any]:
         raise Refused(CONFLICT, str(e)) from None
     grants = [g for g in daemon.broker.state.grants.values() if g.agent == agent and not g.suspended]
     rules = [*snapshot.rules, *(rule for g in grants for rule in rules_of(g, snapshot.rules))]
-    daemon.ingest_all()
+    daemon.catch_up()
     since = daemon.clock() - PAST
     counted = await asyncio.to_thread(_count, daemon.ledger.path, agent, since)
     views = []

@@ -12,7 +12,10 @@ from remit_daemon.runtime.lines import Params
 def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Params]:
     """Return ``denials`` with what the person said to each, or that its question is still open, added to the note."""
     said: dict[tuple[str, str, str], str] = {}
+    sessions = {entry["session"] for entry in denials}
     for prompt in prompts:
+        if prompt.session not in sessions:
+            continue
         text = ""
         if prompt.state in (PromptState.OPEN, PromptState.MISSED):
             text = f"question {prompt.id} is not answered yet; try again once it is"

@@ -32,7 +32,7 @@ async def proposals(daemon: Daemon, session: str) -> dict[str, Any]:
         policy = daemon.policies.snapshot(subject_of(known))
     except SnapshotRefused as e:
         raise Refused(CONFLICT, str(e)) from None
-    daemon.ingest(session)
+    daemon.catch_up(session)
     home = known.hello["home"]
     found, left = await asyncio.to_thread(_suggest, daemon.ledger.path, session, policy, home)
     return {

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from remit_daemon.broker.core import Refused
@@ -40,6 +41,7 @@ MAX_UNSENT = 16 << 20  # bytes: a watcher that does not read so much is dropped
 
 Params = dict[str, Any]
 Admit = Callable[[Peer], None]  # raises PeerError, with the words for a writer who may not
+Lane = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class ByCaller(NamedTuple):
@@ -67,13 +69,31 @@ class Problem(Exception):
         self.data = data
 
 
+def _problem(name: str, error: Exception) -> Problem:
+    """Return what a peer is told of ``error``, which the method ``name`` raised; one that nobody foresaw is logged."""
+    match error:
+        case Problem():
+            return error
+        case Refused():
+            return Problem(error.code, str(error))
+        case LedgerError() | StoreError():
+            return Problem(INTERNAL_ERROR, str(error))
+        case _:
+            log.error("internal error in %s", name, exc_info=error)
+            return Problem(INTERNAL_ERROR, "internal error; see the daemon's log")
+
+
 class Lines:
     """One connection: reads requests from those whom ``admit`` lets, calls ``methods``, writes answers and notifications."""
 
-    def __init__(self, channel: Channel, methods: Mapping[str, Method], admit: Admit) -> None:
+    def __init__(
+        self, channel: Channel, methods: Mapping[str, Method], admit: Admit, lane: Lane = nullcontext
+    ) -> None:
+        """``lane`` is what each request is taken in; a method that is a coroutine is awaited outside it, and takes turns of its own."""
         self._channel = channel
         self._methods = methods
         self._admit = admit
+        self._lane = lane
 
     async def serve(self) -> None:
         """Serve requests until the peer closes, ends, talks nonsense or is joined by one who may not."""
@@ -109,20 +129,26 @@ class Lines:
             pass
 
     async def _line(self, line: bytes, caller: Peer) -> bool:
-        try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            log.warning("closed: not JSON: %s", e)
-            self._error(None, PARSE_ERROR, "not JSON")
-            return False
-        if not isinstance(request, dict) or not isinstance(request.get("method"), str):
-            self._error(None, INVALID_REQUEST, "not a JSON-RPC 2.0 request")
-            return False
-        ident, params = request.get("id"), request.get("params", {})
-        if not isinstance(params, dict):
-            self._error(ident, INVALID_PARAMS, "params must be an object")
-            return True
-        result, problem = await self._call(request["method"], params, caller)
+        async with self._lane():
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                log.warning("closed: not JSON: %s", e)
+                self._error(None, PARSE_ERROR, "not JSON")
+                return False
+            if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+                self._error(None, INVALID_REQUEST, "not a JSON-RPC 2.0 request")
+                return False
+            ident, params, name = request.get("id"), request.get("params", {}), request["method"]
+            if not isinstance(params, dict):
+                self._error(ident, INVALID_PARAMS, "params must be an object")
+                return True
+            result, problem = self._call(name, params, caller)
+        if asyncio.iscoroutine(result):
+            try:
+                result = await result
+            except Exception as e:
+                problem = _problem(name, e)
         fds: list[int] = []
         if isinstance(result, WithFds):
             result, fds = result
@@ -135,24 +161,14 @@ class Lines:
             self.write({"jsonrpc": "2.0", "id": ident, "result": result}, fds)
         return True
 
-    async def _call(self, name: str, params: Params, caller: Peer) -> tuple[Any, Problem | None]:
+    def _call(self, name: str, params: Params, caller: Peer) -> tuple[Any, Problem | None]:
         method = self._methods.get(name)
         if method is None:
             return None, Problem(METHOD_NOT_FOUND, f"no method {name!r}")
         try:
-            result = method.call(params, caller) if isinstance(method, ByCaller) else method(params)
-            if asyncio.iscoroutine(result):
-                result = await result
-            return result, None
-        except Problem as e:
-            return None, e
-        except Refused as e:
-            return None, Problem(e.code, str(e))
-        except (LedgerError, StoreError) as e:
-            return None, Problem(INTERNAL_ERROR, str(e))
-        except Exception:
-            log.exception("internal error in %s", name)
-            return None, Problem(INTERNAL_ERROR, "internal error; see the daemon's log")
+            return method.call(params, caller) if isinstance(method, ByCaller) else method(params), None
+        except Exception as e:
+            return None, _problem(name, e)
 
     def _error(self, ident: Any, code: int, text: str, data: Any = None) -> None:
         error: Params = {"code": code, "message": text}

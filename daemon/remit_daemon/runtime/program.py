@@ -36,7 +36,6 @@ from remit_daemon.wire.paths import Paths, PathsError, find, make_private
 
 log = logging.getLogger("remitd")
 
-LOCK = "remitd.lock"
 BACKLOG = 64
 MAX_PEERS = 64  # connections of one socket at a time
 ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
@@ -49,9 +48,9 @@ class CannotRun(Exception):
     """remitd cannot run; the text says why."""
 
 
-def take_lock(runtime: str) -> int:
-    """Lock the runtime directory for this daemon and return the descriptor that holds the lock. Raises CannotRun."""
-    fd = os.open(f"{runtime}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def take_lock(path: str) -> int:
+    """Lock ``path`` for this daemon and return the descriptor that holds the lock. Raises CannotRun."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -91,6 +90,7 @@ async def _serve_approver(daemon: Daemon, peer: Peer, channel: Channel) -> None:
         log.warning("approver: refused: process %d is inside a session", peer.pid)
         refuse(channel, "programs inside a session may not use this socket")
     else:
+        daemon.lanes.person()
         await Approver(daemon, peer, channel).serve()
     await channel.linger()
 
@@ -249,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for place in (paths.state, paths.runtime, paths.spool):
             make_private(place)
-        lock = take_lock(paths.runtime)
+        lock = take_lock(paths.lock)
         try:
             asyncio.run(_run(paths))
         finally:

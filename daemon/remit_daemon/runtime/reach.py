@@ -46,7 +46,7 @@ async def reach(daemon: Daemon, prompt: str, scope: str) -> dict[str, Any]:
     grant = Grant("g0", asked.agent, "", ops, patterns, "allow", "always", 0.0, None, argv=tokens)
     trial = Trial(grant, base.rules)
     since = daemon.clock() - PAST
-    daemon.ingest_all()
+    daemon.catch_up()
     past, disk = await asyncio.to_thread(_look, trial, daemon.ledger.path, since)
     return {
         "scope": shown["scope"],

@@ -25,7 +25,7 @@ FAREWELL_WITHIN = 0.3  # seconds for the few lines at the end, for which a shell
 
 async def of(daemon: Daemon, session: str) -> dict[str, Any]:
     """Return the wire Report of ``session``. Raises Refused when nothing is known of it, LedgerError."""
-    daemon.ingest(session)
+    daemon.catch_up(session)
     found = await asyncio.to_thread(_build, daemon.ledger.path, session, WITHIN)
     known = daemon.broker.state.sessions.get(session)
     if known is None and found["first"] is None:

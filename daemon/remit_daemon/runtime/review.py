@@ -26,11 +26,12 @@ WITHIN = 5.0  # seconds; a grant of which nothing could be learnt by then is sho
 
 async def grants(daemon: Daemon) -> list[dict[str, Any]]:
     """Return the wire Grants with their markers. Raises LedgerError."""
+    daemon.catch_up()  # first: it counts their uses
     now = daemon.clock()
     held = [g for g in daemon.broker.state.grants.values() if g.expires is None or g.expires > now]
-    daemon.ingest_all()
     try:
-        facts = await asyncio.wait_for(asyncio.to_thread(_facts, daemon.ledger.path, held), WITHIN)
+        async with asyncio.timeout(WITHIN):
+            facts = await asyncio.to_thread(_facts, daemon.ledger.path, held)
     except TimeoutError:
         facts = {}
     views = []

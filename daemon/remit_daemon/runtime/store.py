@@ -1,4 +1,5 @@
-"""The daemon's own memory: sessions, prompts, grants, known agents, organisation keys and trusted projects, in one SQLite file.
+"""The daemon's own memory: sessions, prompts, grants, what counts against limits, known agents, organisation keys and trusted
+projects, in one SQLite file.
 
 Records are kept as JSON under their id. Every event's changes are one transaction, committed before anything is
 answered, so that a killed daemon comes back with the same prompts under the same ids.
@@ -13,10 +14,12 @@ from remit_daemon.broker import agents
 from remit_daemon.broker.agents import KnownAgent, of_json
 from remit_daemon.broker.events import Drop, Store
 from remit_daemon.broker.records import (
+    Account,
     Grant,
     Prompt,
     Session,
     Standing,
+    account_of,
     grant_of,
     prompt_of,
     session_of,
@@ -30,6 +33,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS prompt (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS grant_ (id TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS account (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS key (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trust (dir BLOB PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS agent (name TEXT PRIMARY KEY, record TEXT NOT NULL);
@@ -37,7 +41,9 @@ CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 KEPT_SESSIONS = 500  # ended ones beyond this are forgotten; the ledger has them
-_TABLES = {"session": "session", "prompt": "prompt", "grant": "grant_", "standing": "standing"}
+_TABLES = {
+    "session": "session", "prompt": "prompt", "grant": "grant_", "account": "account", "standing": "standing",
+}  # fmt: skip
 
 
 class StoreError(Exception):
@@ -71,6 +77,13 @@ class Memory:
             self._db.execute("DELETE FROM session WHERE id = ?", (old.id,))
             sessions.remove(old)
         return sessions, sorted(prompts, key=_number), sorted(grants, key=_number)
+
+    def accounts(self) -> list[Account]:
+        """Return what counts against limits. Raises StoreError on a record that cannot be read."""
+        try:
+            return [account_of(t) for t in self._texts("account")]
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as e:
+            raise StoreError(f"the store holds an account that cannot be read: {e}") from None
 
     def standing(self) -> Standing:
         """Return what holds for all sessions. Raises StoreError."""

@@ -102,12 +102,13 @@ class Verbs:
             "state": s.state.value,
         }  # fmt: skip
 
-    def denials(self, caller: Caller, params: Params) -> list[Params]:
+    async def denials(self, caller: Caller, params: Params) -> list[Params]:
         """Return what was refused to the caller's session, the oldest first."""
         p, d = want(params, limit=(int, 100)), self._daemon
-        d.ingest(caller.session)
-        found = d.ledger.denials(caller.session, max(0, min(p["limit"], MAX_DENIALS)))
-        return explained(found, d.broker.state.prompts.values())
+        async with d.lanes.agents():
+            d.catch_up_within(caller.session)
+            found = d.ledger.denials(caller.session, max(0, min(p["limit"], MAX_DENIALS)))
+            return explained(found, d.broker.state.prompts.values())
 
     async def _resource(self, caller: Caller, op: str, resource: str) -> str:
         if len(resource) > MAX_RESOURCE:

@@ -43,7 +43,7 @@ async def file(daemon: Daemon, path: str) -> dict[str, Any]:
 
     ``entries`` are the acts known of it, the latest first, also where nobody is named. Raises LedgerError.
     """
-    daemon.ingest_all()
+    daemon.catch_up()
     here = _look(path)
     if here is None:
         return _by_name(daemon, path, None)
@@ -164,7 +164,7 @@ def commit(daemon: Daemon, id: str) -> dict[str, Any]:
     id = id.lower()
     if len(id) < MIN_ID or len(id) > 64 or set(id) - set("0123456789abcdef"):
         raise ValueError(f"a commit is {MIN_ID} to 64 hexadecimal digits")
-    daemon.ingest_all()
+    daemon.catch_up()
     acts = daemon.ledger.commits(id)
     if len({act["note"].partition(" ")[0] for act in acts}) > 1:
         raise ValueError(f"{id} means several commits; give more of it")

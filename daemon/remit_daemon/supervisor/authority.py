@@ -19,6 +19,7 @@ from remit_daemon.kernel import landlock
 from remit_policy import hosts, model
 from remit_policy.engine import Engine
 from remit_policy.laws import conditions
+from remit_policy.limits import Purse
 from remit_policy.match import expand
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class Authority:
         self.engine = Engine(snapshot)
         self._secrets, self._signs = _secrets(snapshot), _connects(snapshot.signs)
         self._counters: dict[tuple[object, ...], float] = {}
+        self.purse = Purse(snapshot.limits) if snapshot.limits else None
         self._owned: dict[tuple[int, int], int] = {}
         # Roots that Landlock was really given, per kind; and the tuple that startswith takes.
         self._files: set[str] = set()  # those of the roots that are no directories
@@ -157,6 +159,10 @@ class Authority:
         """Put a new snapshot in force from now on. Raises what Engine raises, and then changes nothing."""
         engine, kept, signs = Engine(snapshot), _secrets(snapshot), _connects(snapshot.signs)
         self.engine, self.snapshot, self._secrets, self._signs = engine, snapshot, kept, signs
+        if self.purse is not None:
+            self.purse.adopt(snapshot.limits)
+        elif snapshot.limits:
+            self.purse = Purse(snapshot.limits)
         for kind, roots in self.roots.items():
             self._set_static(kind, roots if self._fits(kind) else [])
 

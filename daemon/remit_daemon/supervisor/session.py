@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.subs import Line
     from remit_daemon.supervisor.target import Targets
     from remit_daemon.supervisor.upcall import Upcall
+    from remit_policy.limits import Costs
     from remit_policy.model import Decision
 
     Handler = Callable[[Note], Act | Effect]
@@ -43,23 +44,30 @@ _MAX_WORKERS = 128  # calls that wait in threads at once; more are refused with 
 _MAX_AGAIN = 8  # how often a call is looked at anew before it is refused
 _LOOK_AT_TARGETS = 1.0  # seconds between checks that the targets of holds still wait
 _FAREWELL = 1.0  # seconds that the terminal waits for remitd's last words
+_CALL = (("calls", 1),)
+_REMOVAL = (("calls", 1), ("delete", 1))
 _QUIET = ("read", "list")  # recorded at their first use only
 
 
 class Hold:
     """An operation that waits for the person."""
 
-    __slots__ = ("act", "asked", "deadline", "decision", "note", "ops", "process", "prompt", "seq")
+    __slots__ = (
+        "act", "asked", "costs", "deadline", "decision", "note", "ops", "process", "prompt", "seq", "short",
+    )  # fmt: skip
 
     def __init__(
-        self, seq: int, note: Note, act: Act, decision: Decision, ops: list[str], deadline: float
-    ) -> None:
+        self, seq: int, note: Note, act: Act, decision: Decision, ops: list[str], deadline: float, costs: Costs,
+        short: bool,
+    ) -> None:  # fmt: skip
         self.seq = seq
         self.note = note
         self.act = act
         self.decision = decision
         self.ops = ops
         self.deadline = deadline
+        self.costs = costs
+        self.short = short  # the policy allows it; a limit is to be asked about
         self.prompt = ""
 
 
@@ -246,7 +254,11 @@ class Session:
         try:
             decision, asking = self._decide(act)
             if decision.verdict == model.ALLOW:
-                keep = self._perform(note, act, decision, "allow", 0)
+                if self.authority.purse is None or self._paid(act):
+                    keep = self._perform(note, act, decision, "allow", 0)
+                else:
+                    self._keep(note, act, decision, [op for op, _ in act.accesses], short=True)
+                    keep = True
             elif decision.verdict == model.ASK:
                 self._keep(note, act, decision, asking)
                 keep = True
@@ -255,6 +267,30 @@ class Session:
         finally:
             if not keep:
                 act.close()
+
+    def _costs(self, act: Act) -> Costs:
+        """Return what ``act`` counts against the limits in force."""
+        purse = self.authority.purse
+        if purse is None or act.silent or not act.accesses or act.label in _QUIET:
+            return ()
+        return purse.relevant(_REMOVAL if act.label == "delete" else _CALL)
+
+    def _paid(self, act: Act) -> bool:
+        """Pay for ``act`` from the leases; False when remitd has to be asked."""
+        purse = self.authority.purse
+        assert purse is not None
+        paid = purse.take(self._costs(act))
+        self._tell()
+        return paid
+
+    def _tell(self) -> None:
+        """Send what remitd is to know of the leases."""
+        purse = self.authority.purse
+        if purse is not None and purse.due:
+            for limit, used, returned, want in purse.due:
+                frame = {"type": "lease", "limit": limit, "used": used, "returned": returned, "want": want}
+                self._upcall.send(frame)
+            purse.due.clear()
 
     def _deny(self, note: Note, act: Act, decision: Decision) -> None:
         self._refuse(note, errno.EACCES)
@@ -364,13 +400,16 @@ class Session:
 
     # Holding.
 
-    def _keep(self, note: Note, act: Act, decision: Decision, asking: list[str]) -> None:
+    def _keep(
+        self, note: Note, act: Act, decision: Decision, asking: list[str], short: bool = False
+    ) -> None:
         if len(self._held) >= _MAX_HELD:
             raise OSError(errno.EACCES, "too many operations are held")
         seq = self._record(note, act, "ask", "held", decision)
         rule = decision.rule
         seconds = self._hold or (rule.hold if rule and rule.hold else self.authority.snapshot.hold)
-        hold = Hold(seq, note, act, decision, asking, time.monotonic() + seconds)
+        costs = self._costs(act)
+        hold = Hold(seq, note, act, decision, asking, time.monotonic() + seconds, costs, short)
         self._held[seq] = hold
         self._upcall.send(self._ask_frame(hold))
 
@@ -394,6 +433,8 @@ class Session:
             "argv": act.argv or [],
             "source": hold.decision.source,
             "count": 1,
+            "costs": [f"{kind}:{n}" for kind, n in hold.costs],
+            "short": hold.short,
         }
 
     def _release(self, hold: Hold, outcome: str) -> None:
@@ -427,7 +468,10 @@ class Session:
         return {**self._hello, "session": self.id}
 
     def held_frames(self) -> list[dict[str, Any]]:
-        """Return the asks that are still held, to be said again."""
+        """Return the asks that are still held, to be said again; what is known of the leases goes before."""
+        if self.authority.purse is not None:
+            self.authority.purse.settle()
+            self._tell()
         return [self._ask_frame(h) for h in self._held.values()]
 
     def received(self, frame: dict[str, Any]) -> None:
@@ -437,6 +481,10 @@ class Session:
             self._adopt(frame["snapshot"], frame["revision"])
         elif kind == "answer":
             self._answered(frame)
+        elif kind == "lease":
+            if self.authority.purse is not None:
+                self.authority.purse.granted(frame["limit"], frame["given"], frame["recall"])
+                self._tell()
         elif kind == "asked":
             hold = self._held.get(frame["seq"])
             if hold is not None:
@@ -463,10 +511,14 @@ class Session:
         for hold in list(self._held.values()):
             decision, _ = self._decide(hold.act)
             if decision.verdict == model.ALLOW:
+                if hold.short or hold.costs:
+                    continue  # remitd answers it as well, and counts it
                 self._held.pop(hold.seq)
                 self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
                 self._resume(hold)
-            elif decision.verdict == model.DENY:
+            elif (
+                decision.verdict == model.DENY or hold.short
+            ):  # a new ask of the policy is another question
                 self._refuse(hold.note, errno.EACCES)
                 self._release(hold, "denied")
                 self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
@@ -509,8 +561,15 @@ class Session:
             if not keep:
                 act.close()
 
+    def _give_back(self) -> None:
+        """Return what is not used of the leases."""
+        if self.authority.purse is not None:
+            self.authority.purse.close()
+            self._tell()
+
     def release_all(self) -> None:
-        """Refuse what is held: the session is over. Call it under the lock."""
+        """Refuse what is held and return the leases: the session is over. Call it under the lock."""
+        self._give_back()
         self.finished = True
         for hold in list(self._held.values()):
             self._refuse(hold.note, errno.EACCES)
@@ -524,6 +583,7 @@ class Session:
             self.journal.act("end", "allow", "ok", None, "", note=f"status {status}")
         except JournalFailed:
             pass
+        self._give_back()
         self._upcall.send({"type": "end", "status": status})
         self._upcall.flush()
 

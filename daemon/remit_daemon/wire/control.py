@@ -18,16 +18,20 @@ remitd, in answer
 
 supervisor or gateway, then (a gateway's seq is FIRST_OF_GATEWAY or more, below FIRST_OF_API; it never says ``end``)
     ask      seq (this hold's number), ops [str], path, path2, pid, proc, exe, comm, argv [str], source (of the rule that asks),
-             count (how often this very hold was joined)
+             count (how often this very hold was joined), costs [KIND:AMOUNT, of remit_policy.limits], short (bool: the policy
+             allows it, and no lease is left to pay with: remitd answers from the limit, or asks the person)
+    lease    limit, used, returned (totals over the point's life), want (bool): what it did with its leases of a limit, and
+             whether it wants one. Said when it wants more, when called upon, when the connection is new, and at its end
     cancel   seq, why ("gone" | "expired"): the hold ended without its answer; the prompt lives on after "expired"
     poke     the journal has grown
     end      status (exit status of the agent, -signal when killed by one)
     delegated  sub, error ("" = its ticket may be claimed), env ["NAME=value"]: what its first program's environment gets
     over     sub: it has ended, and nothing carries its mark any more
-    subs     subs [ids]: those that there are, first after the welcome when the session is taken up again; others are over
-remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
+    subs     subs [ids]: those that there are, before any ask when the session is taken up again; others are over
+remitd, then (``asked``, ``answer`` and ``lease`` to the one that asked, ``snapshot`` to both, the rest to the supervisor)
     asked    seq, prompt (id, to be shown to whoever waits)
-    answer   seq, verdict ("allow" | "deny"), prompt, message (from the person, may be "")
+    answer   seq, verdict ("allow" | "deny"), prompt ("" when nobody was asked), message (from the person, may be "")
+    lease    seq (FIRST_OF_GATEWAY: to the gateway), limit, given (in all), recall (bool: return at once what is not used)
     snapshot snapshot, revision: in force from its arrival on; pushed before an answer that relies on it
     stop     end the agent's tree
     pause    stop the agent's tree (SIGSTOP); ``resume`` continues it
@@ -36,7 +40,7 @@ remitd, then (``asked`` and ``answer`` to the one that asked, ``snapshot`` to bo
     delegate sub (a new id), parent (the session's id or a sub-session's), agent (the chain, ``reviewer of claude``), mark, tmpdir,
              ticket (text), snapshot, net_all (bool), revision: make a sub-session of ``parent``; said to the supervisor
 
-All that concerns a sub-session goes over its session's connection: ``ask``, ``cancel``, ``asked``, ``answer``, ``snapshot``, ``stop``, ``pause`` and
+All that concerns a sub-session goes over its session's connection: ``ask``, ``lease``, ``cancel``, ``asked``, ``answer``, ``snapshot``, ``stop``, ``pause`` and
 ``resume`` then have its id in ``sub``. It begins when a process of ``parent`` connects a Unix socket to the abstract name CLAIM + ticket, which
 the supervisor serves itself. Its connections to agent.sock have an end of their own with the abstract name SUB_END, its id and more.
 """
@@ -53,10 +57,10 @@ FIRST_AHEAD = 1 << 42  # of those remitd's: asked before the act, whose own ask 
 
 SUPERVISOR_FIRST = ("hello",)
 GATEWAY_FIRST = ("gateway",)
-GATEWAY_THEN = ("ask", "cancel", "poke")
-SUPERVISOR_THEN = ("ask", "cancel", "poke", "end", "delegated", "over", "subs")
+GATEWAY_THEN = ("ask", "cancel", "poke", "lease")
+SUPERVISOR_THEN = ("ask", "cancel", "poke", "lease", "end", "delegated", "over", "subs")
 DAEMON_FIRST = ("welcome", "refused")
-DAEMON_THEN = ("asked", "answer", "snapshot", "stop", "pause", "resume", "ended", "delegate")
+DAEMON_THEN = ("asked", "answer", "lease", "snapshot", "stop", "pause", "resume", "ended", "delegate")
 
 CLAIM = b"\0remit-claim-"
 SUB_END = b"\0remit-sub-"

@@ -53,6 +53,10 @@ class Paths:
         return self.state + "/hashes"
 
     @property
+    def lock(self) -> str:
+        return self.runtime + "/remitd.lock"  # held by the daemon that runs
+
+    @property
     def log(self) -> str:
         return self.state + "/remitd.log"
 

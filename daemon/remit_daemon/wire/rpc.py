@@ -9,7 +9,7 @@ message from another process on its connection ends it.
 
     status                                {version, pid, sessions, prompts, policy: {errors: [{file, line, column, message}], revision}, ledger: {rows},
                                           senders, review: {due: int, suspended: int}, quiet: null|{mode, until},
-                                          agents: {known, pending: [name], adopted: [pid]}}
+                                          agents: {known, pending: [name], adopted: [pid]}, limits: [text of each that is spent]}
     sessions                              [Session]
     stop / pause / resume  {session}      {}
     prompts  {all?: bool, missed?: bool}  [Prompt]   open ones; with ``all`` the missed and settled as well; with ``missed`` these alone
@@ -21,6 +21,7 @@ message from another process on its connection ends it.
     answer   {id, verdict: allow|deny, for: once|session|always|SECONDS, scope?: pattern, message?, via?: cli|tui|notification}
                                           {rule: str, grant: id|null, settled: [prompt ids]}
     grants                                [Grant]
+    limits   {agent?}                     [Limit]
     revoke   {id} | {agent} | {all: true} {revoked: [ids]}
     learn    {session}                    {session, agent, home, project, proposals: [Proposal], left: acts that are protected or cannot be written}
     policy.effective {agent, project?}    {agent, project, roles, reads, net_all, rules: [PolicyRule], at_least: bool}   what is in force for it,
@@ -63,7 +64,7 @@ message from another process on its connection ends it.
     reload                                {errors: [...], revision}
     watch    {log?: Filter}               {} then notifications: ``prompt`` Prompt, ``prompt.done`` {id, state}, ``session`` Session,
                                           ``entry`` Entry (only with ``log``), ``grant`` Grant with change: kept|suspended|removed|expired,
-                                          ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
+                                          ``limit`` Limit (80 % of it are spent), ``review`` {grants: int} once a month while some are due, ``quiet`` {mode, until: s|null}
 
 A program outside sessions finds here, too, with its tokens bound to its process:
 
@@ -113,12 +114,15 @@ Prompt   {id, state: open|allowed|denied|missed, agent, session, project, ops, p
           before: {allowed, denied, missed: int} how the same was answered before, created, looking, holding: int, answer: null|{verdict, for, scope, rule, by, at},
           purpose: str, what the agent says it is for; confined: bool, its session's,
           scopes: [{scope: pattern, label: str, rule: str}],   narrow to broad; only these or narrower edits count
-          facts: [{label, text}]}   of a question about a token (ops ["token"], its path what the token is for); session "" outside
+          facts: [{label, text}]   of a question about a token (ops ["token"], its path what the token is for); session "" outside,
+          limit: str   the state of the limit that is spent, "" where the policy asks; its scopes are this act, or as much once more}
           An answer has a ``via`` too, "" where it is not known.
 Grant    {id, agent, session: id|null, ops, scope, verdict, for, rule, created, expires: s|null, last_used: s|null, uses,
           denials: how many of these were refusals, by, via, prompt: the id that it answered, reviewed: s|null, suspended: bool,
           withheld: bool (its agent's program has changed since)}
           and, from ``grants``: {markers: [suspended|unused|stale|never-narrowed|dead], suffices: pattern|"", due: bool}
+Limit    {limit, agent, session ("" = all of the agent's), kind, used, held (of that, by enforcement points), spent (bool),
+          amount, seconds, source, text}   spend in millionths
 Report   {session, agent, project, argv, started, ended: s|null, status, acts: {op: int}, counted: {op: int} (reads in whole trees), human: {op: int},
           changed, deleted: {number, paths: the first 50}, directories: [{path, acts, changes}], hosts: [{host, acts}] the 10 most used,
           denied: {number, what: [{op, path, rule, number}] the 10 most frequent}, asked: {number, allowed, denied, missed} prompts,

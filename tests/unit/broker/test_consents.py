@@ -13,6 +13,7 @@ from remit_daemon.broker.core import Broker, Refused
 from remit_daemon.broker.records import Fact, Session, prompt_of, to_json
 from remit_daemon.broker.states import PromptState
 from remit_policy.engine import Engine
+from remit_policy.limits import Limit
 from remit_policy.model import ADMIN, ALLOW, DENY, USER, Rule, Snapshot
 
 AUDIENCE = "https://tool.example"
@@ -173,6 +174,25 @@ def test_it_cannot_be_widened(desk: Desk) -> None:
                 desk.answer(asked["prompt"], duration=duration, scope=scope)
     with pytest.raises(Refused, match="no session asks"):
         desk.answer(desk.want("log:read", client="process:1")["prompt"], duration="session")
+
+
+def test_questions_about_tokens_count_as_questions() -> None:
+    desk = Desk()
+    quota = Limit("user agent.claude", "agent", "prompts", 1, 60, "u.toml:7")
+    session = Session("s1", "claude", 1, "i", 1 << 61, "/home/u/work", ("claude",), desk.clock.now)
+    desk.reply(ev.Started(session, Snapshot("claude", desk.rules, limits=(quota,))))
+    assert desk.want("files:read", "log:read")["prompt"] == "p1"
+    assert desk.want("files:read", "log:read")["prompt"] == "p1", "no other question"
+    denied = desk.want("files:read", "grants:read")
+    assert denied["verdict"] == "deny"
+    assert denied["message"].startswith(
+        "no more questions now: 1 of 1 question per min are spent by claude"
+    )
+    assert desk.want("files:read", "grants:read", client="process:1")["prompt"] == "p2", (
+        "an agent's, not others'"
+    )
+    desk.clock.pass_(60)
+    assert desk.want("files:read", "grants:read")["prompt"] == "p3"
 
 
 def test_nobody_is_asked_for_what_an_administrator_grants() -> None:

@@ -388,9 +388,11 @@ class _Connection:
 
 
 def spend(permits: Iterable[Permit | None], amount: int) -> bool:
-    """Count bytes against the budgets of ``permits``, once for each rule; False when one is spent."""
+    """Count bytes against the budgets of ``permits``, once for each rule, and against the agent's limits; False when one
+    is spent."""
     rules = {permit.rule.source if permit.rule else "": permit for permit in permits if permit is not None}
     within = [permit.spend(amount) for permit in rules.values()]
+    within += [permit.flow(amount) for permit in [*rules.values()][:1]]
     return all(within)
 
 
