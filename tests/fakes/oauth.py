@@ -7,7 +7,7 @@ import json
 import secrets
 import socket
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from remit_daemon.runtime.oauth.codes import challenge_of
 
@@ -116,7 +116,3 @@ class FakeClient:
             "code_verifier": self.verifier, "resource": RESOURCE,
         }  # fmt: skip
         return self.post("/token", **(params | changed))
-
-
-def path_of(url: str) -> str:
-    return urlsplit(url).path
