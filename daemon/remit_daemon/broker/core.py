@@ -30,6 +30,7 @@ from remit_daemon.broker.keeping import MAX_ALWAYS
 from remit_daemon.broker.records import (
     ALWAYS,
     ONCE,
+    PROCESS,
     SESSION,
     Account,
     Before,
@@ -547,7 +548,9 @@ class Broker:
         out: list[ev.Command] = []
         for prompt in [p for p in self._open("") if p.consent is not None and p.consent.client == client]:
             out += self._miss(prompt)
-        for grant in [g for g in s.grants.values() if client and g.client == client]:
+        # What was allowed ends with the client. That it was told no for longer stays, where its name outlives it.
+        gone = [g for g in s.grants.values() if client and g.client == client]
+        for grant in [g for g in gone if g.verdict == "allow" or client.startswith(PROCESS)]:
             del s.grants[grant.id]
             out.append(ev.Drop("grant", grant.id))
         return _ordered(out)

@@ -84,22 +84,21 @@ class Consents:
         if reply is not None:
             if reply["verdict"] != "allow":
                 raise TokenError("access_denied", reply["message"] or "it was denied for longer")
-            return self._given(who, agent, wanted, reply["grant"])
-        return {
-            "request": request,
-            "interval": self._pace.start(digest_of(request)),
-            "expires_in": int(PROMPT_LIFE),
-        }
+            return self.given(who, agent, wanted, reply["grant"])
+        return {"request": request, **self.times(request)}
 
-    def ask(self, who: Who, agent: str, wanted: Wanted, facts: tuple[Fact, ...], client: str = "") -> tuple[str, Params | None]:  # fmt: skip
-        """Put the question to the broker; returns the request, and its answer {verdict, grant, message} unless a person is asked.
+    def times(self, request: str) -> Params:
+        """Return RFC 8628 3.2's interval and life of ``request``, made now, in seconds."""
+        return {"interval": self._pace.start(digest_of(request)), "expires_in": int(PROMPT_LIFE)}
 
-        ``client`` is who asks where it is not the process itself, as in ``oauth:CLIENT_ID``.
-        """
+    def ask(
+        self, who: Who, agent: str, wanted: Wanted, facts: tuple[Fact, ...]
+    ) -> tuple[str, Params | None]:
+        """Put the question to the broker; returns the request, and its answer {verdict, grant, message} unless a person is asked."""
         request = secrets.token_urlsafe(32)
         event = ev.AskConsent(
             digest_of(request), agent, wanted.text(), wanted.audience, tuple(sorted(wanted.scopes)), wanted.details_json(),
-            session=who.session.id if who.session else "", client=client or who.client, base=self._base(who, agent),
+            session=who.session.id if who.session else "", client=who.client, base=self._base(who, agent),
             facts=facts, pid=who.pid, proc=who.identity, exe=who.exe, comm=who.comm,
         )  # fmt: skip
         reply = self._daemon.apply(event)
@@ -110,8 +109,10 @@ class Consents:
     def _base(self, who: Who, agent: str) -> Snapshot | None:
         if who.session:
             return None
+        # What opens an OAuth client's page, or its connection, is not the client.
+        exe = "" if who.oauth else who.exe
         try:
-            return self._daemon.policies.of_client(agent, who.exe)
+            return self._daemon.policies.of_client(agent, exe)
         except SnapshotRefused as e:
             raise TokenError("temporarily_unavailable", f"no policy to go by: {e}") from None
 
@@ -125,14 +126,14 @@ class Consents:
         assert about is not None
         wanted = Wanted(about.audience, about.scopes, rar.read(json.loads(about.details)))
         granted = prompt.answer.by if prompt.answer else ""
-        return self._given(who, prompt.agent, wanted, granted, prompt.id)
+        return self.given(who, prompt.agent, wanted, granted, prompt.id)
 
-    def fetch(self, who: Who, request: str, client: str = "") -> Prompt:
+    def fetch(self, who: Who, request: str) -> Prompt:
         """Return the prompt that allowed ``request``, its ``answer.by`` being the grant or "", and use the request up.
 
-        Raises TokenError with the codes of RFC 8628 3.5 until then; ``client`` is as in ``ask``.
+        Raises TokenError with the codes of RFC 8628 3.5 until then.
         """
-        digest, whose = digest_of(request), client or who.client
+        digest, whose = digest_of(request), who.client
         session = who.session.id if who.session else ""
         prompt = self._daemon.broker.consent(digest, session, whose)
         if prompt is None:
@@ -155,7 +156,8 @@ class Consents:
             raise TokenError(code, reply["message"])
         return replace(prompt, answer=replace(prompt.answer, by=reply["grant"]))
 
-    def _given(self, who: Who, agent: str, wanted: Wanted, grant_id: str, prompt: str = "") -> Params:
+    def given(self, who: Who, agent: str, wanted: Wanted, grant_id: str, prompt: str = "") -> Params:
+        """Give what was allowed: by the grant, or once, by ``prompt``. Raises TokenError, LedgerError: nothing was given then."""
         grant = self._daemon.broker.state.grants.get(grant_id)
         source = grant_id or (who.session.id if who.session else prompt)
         if grant is None:
@@ -172,17 +174,28 @@ class Consents:
             raise
         return given | {"refresh_token": handle}
 
+    def check(self, who: Who, agent: str, wanted: Wanted, session: str = "") -> None:
+        """Raise TokenError (invalid_grant) when policy now denies what was allowed, in ``session`` or outside."""
+        broker = self._daemon.broker
+        verdict, why = broker.judge.token(broker.state, session, wanted.scopes, self._base(who, agent))
+        if verdict == DENY:
+            raise TokenError("invalid_grant", why)
+
     # -- going on ----------------------------------------------------------------------------------
 
     def refresh(self, who: Who, params: Params) -> Params:
         """``token.refresh``: RFC 6749 6, the handle bound to its process and used once."""
-        p = want(params, refresh_token=str, scope=(str, ""))
+        p = want(params, refresh_token=str, scope=(str, ""), audience=(str, ""))
         try:
             family = self.handles.look(p["refresh_token"], who.identity)
         except Reused as e:
             self._tokens.end_family(e.family, "a refresh handle was used twice")
             raise
+        if family.client != who.client:
+            raise TokenError("invalid_grant", "the handle is another client's")
         wanted = family.wanted
+        if p["audience"] not in ("", wanted.audience):
+            raise TokenError("invalid_target", "the handle is for another audience")
         if p["scope"]:
             scopes = self._tokens.issuer.wanted(p["scope"], ())[0]
             if not scopes <= set(wanted.scopes):
@@ -190,14 +203,13 @@ class Consents:
                     "invalid_scope", f"not granted: {', '.join(sorted(scopes - set(wanted.scopes)))}"
                 )
             wanted = Wanted(wanted.audience, tuple(sorted(scopes)), rar.only(wanted.details, scopes))
-        broker = self._daemon.broker
-        verdict, why = broker.judge.token(
-            broker.state, family.session, family.wanted.scopes, self._base(who, family.agent)
-        )
-        if verdict == DENY:
-            self.handles.end(family=family.id)
-            self._tokens.end_family(family, why)
-            raise TokenError("invalid_grant", why)
+        try:
+            self.check(who, family.agent, family.wanted, family.session)
+        except TokenError as e:
+            if e.code == "invalid_grant":
+                self.handles.end(family=family.id)
+                self._tokens.end_family(family, str(e))
+            raise
         rule = f"grant:{family.grant_id}"
         given = self._tokens.give(who, family.agent, wanted, family.grant_id, txn=family.id, rule=rule)
         return given | {"refresh_token": self.handles.rotate(family)}

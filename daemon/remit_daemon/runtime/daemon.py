@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.core import Broker, Refused
-from remit_daemon.broker.records import PROCESS, Grant, Session
+from remit_daemon.broker.records import Grant, Session
 from remit_daemon.ledger.queries import Filter
 from remit_daemon.ledger.store import Ledger, LedgerError, SessionInfo
 from remit_daemon.peers import mark, senders
@@ -159,14 +159,13 @@ class Daemon:
     def adopt(self) -> None:
         """Look after the sessions of an earlier run: those whose supervisor, or client, is gone are ended, the rest awaited.
 
-        What programs outside sessions have tokens by is not taken up: what binds these to them went with the earlier run.
+        What clients outside sessions have tokens by is not taken up: what binds these to them went with the earlier run.
         """
         state = self.broker.state
         clients = {g.client for g in state.grants.values()}
         clients |= {p.consent.client for p in state.prompts.values() if p.consent is not None}
-        for client in clients:
-            if client.startswith(PROCESS):
-                self.attempt(ev.ClientGone(client))
+        for client in clients - {""}:
+            self.attempt(ev.ClientGone(client))
         for session in sorted(self.live(), key=lambda s: len(state.chain(s.id))):
             if session.parent:
                 # Its supervisor is that of the session above, and says later whether it still is.

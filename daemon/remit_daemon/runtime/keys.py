@@ -126,6 +126,17 @@ class Keys:
         self._keep(replace(key, uses=key.uses + 1, last_used=now))
         return self._tokens.give(who, key.name, wanted, key.id)
 
+    def of_resource(self, text: str) -> Key:
+        """Return the key by which a resource shows itself, where it asks about tokens (RFC 7662 2.1). Raises TokenError."""
+        found = keys.digest(text)
+        key = next((k for k in self._keys.values() if secrets.compare_digest(k.digest, found)), None)
+        now = self._daemon.clock()
+        if key is None or not key.audience or key.state(now) != "good":
+            raise TokenError("invalid_client", "no good key of a resource")
+        if not self._rates.spend(key, now):
+            raise TokenError("temporarily_unavailable", "the key is used more often than it may be")
+        return key
+
     def _wanted(self, who: Who, key: Key, scope: str, asked: list[Any] | None) -> Wanted:
         now = self._daemon.clock()
         if (state := key.state(now)) != "good":

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from urllib.parse import quote
 
 from remit_daemon.gateway.http.ca import ensure
 from remit_daemon.ledger.store import Ledger, LedgerError
@@ -26,6 +27,9 @@ from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.lines import refuse
+from remit_daemon.runtime.oauth.endpoints import Endpoints
+from remit_daemon.runtime.oauth.server import Server
+from remit_daemon.runtime.oauth.settings import SettingsFile
 from remit_daemon.runtime.policies import Policies, policy_dirs
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.wire.paths import Paths, PathsError, find, make_private
@@ -167,6 +171,20 @@ class _Servers:
             listener.close()
 
 
+async def _serve_loopback(oauth: Server, file: SettingsFile) -> str:
+    """Serve OAuth at the port that the person chose, and return the issuer; "" where none was chosen, or it cannot be had."""
+    port = file.now().loopback
+    if port is None:
+        return ""
+    try:
+        issuer = await oauth.listen(port)
+    except OSError as e:
+        log.error("oauth: port %d: %s; the socket alone is served", port, e.strerror or e)
+        return ""
+    log.info("oauth: %s", issuer)
+    return issuer
+
+
 async def _run(paths: Paths) -> None:
     memory = Memory(paths.store)
     ledger = Ledger(paths.ledger, key=paths.state + "/ledger.key")
@@ -181,7 +199,17 @@ async def _run(paths: Paths) -> None:
     except OSError as e:
         log.error("no certificate to end TLS with: %s; requests to hosts that have rules will fail", e)
     servers = _Servers(daemon)
-    sockets = {paths.control: _serve_control, paths.agent: _serve_agent, paths.approver: _serve_approver}
+    file = SettingsFile(paths.config)
+    oauth = Server(daemon, Endpoints(daemon, file))
+    issuer = await _serve_loopback(oauth, file) or f"http+unix://{quote(paths.oauth, safe='')}"
+
+    async def serve_oauth(_: Daemon, peer: Peer, channel: Channel) -> None:
+        await oauth.unix(issuer, peer, channel)
+        await channel.linger()
+
+    sockets: dict[str, Handler] = {
+        paths.control: _serve_control, paths.agent: _serve_agent, paths.approver: _serve_approver, paths.oauth: serve_oauth,
+    }  # fmt: skip
     for path, serve in sockets.items():
         servers.open(path, serve)
     log.info("remitd %s, process %d, listens in %s", VERSION, os.getpid(), paths.runtime)
@@ -201,6 +229,7 @@ async def _run(paths: Paths) -> None:
         except OSError:
             pass
     await servers.close()
+    await oauth.close()
     clock.cancel()
     await daemon.close()
     if not stop.is_set():

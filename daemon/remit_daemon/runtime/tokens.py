@@ -24,6 +24,7 @@ from remit_daemon.runtime.consents import Consents
 from remit_daemon.runtime.keys import Keys
 from remit_daemon.runtime.lines import Params, Problem, want
 from remit_daemon.tokens import details as rar
+from remit_daemon.tokens.handles import Reused
 from remit_daemon.tokens.issuer import ALG, TOKEN_TYPE, Issuer, Token, TokenError
 from remit_daemon.tokens.wanted import Wanted
 from remit_daemon.wire.rpc import INVALID_PARAMS, NOT_FOUND, TOKEN_REFUSED
@@ -96,7 +97,7 @@ class Tokens:
             "token.introspect": lambda who, p: self.issuer.introspect(
                 want(p, token=str)["token"], who.identity
             ),
-            "token.revoke": self._given_back,
+            "token.revoke": self.give_back,
             "token.keys": lambda _, p: (want(p) and None) or self.issuer.jwks(),
             "token.metadata": lambda _, p: (want(p) and None) or self.issuer.metadata(),
         }
@@ -164,18 +165,26 @@ class Tokens:
         )  # fmt: skip
         return self._given(who, token, text)
 
-    def _given_back(self, who: Who, params: Params) -> Params:
+    def give_back(self, who: Who, params: Params) -> Params:
         """``token.revoke`` (RFC 7009): a token or a refresh handle that its holder has no more use for."""
         p = want(params, token=str, token_type_hint=(str, ""))
+        agent = who.session.agent if who.session else ""
+        try:
+            agent = agent or self.issuer.verify(p["token"], who.identity).actors[-1]
+        except TokenError:
+            pass  # no token: nothing is wrong, the RFC says
         gone = self.issuer.revoke_text(p["token"], who.identity)
         try:
             family = self.consents.handles.look(p["token"], who.identity)
+            agent = agent or family.agent
             self.consents.handles.end(family=family.id)
             gone += self.issuer.revoke(txn=family.id)
+        except Reused as e:
+            self.end_family(e.family, "a refresh handle was used twice")
         except TokenError:
-            pass  # no handle: nothing is wrong, the RFC says
+            pass  # no handle either
         if gone:
-            self._revoked(gone, who.session.agent if who.session else "", who.session, actor="agent")
+            self.revoked(gone, agent, who.session, actor="agent")
         return {}
 
     def give(self, who: Who, agent: str, wanted: Wanted, grant_id: str, *, txn: str = "", rule: str = "", actor: str = "agent") -> Params:  # fmt: skip
@@ -189,6 +198,7 @@ class Tokens:
         token, text = self.issuer.issue(
             subject=self._subject, agent=name, behalf=tuple(behalf), bound=who.identity, grant_id=grant_id, scope=" ".join(wanted.scopes),
             details=wanted.details, audience=wanted.audience, sensitive=True, txn=txn,
+            issuer=who.oauth.issuer if who.oauth else "", client=who.oauth.id if who.oauth else "",
         )  # fmt: skip
         return self._given(who, token, text, actor=actor, rule=rule)
 
@@ -213,7 +223,7 @@ class Tokens:
         return {
             "access_token": text,
             "issued_token_type": TOKEN_TYPE,
-            "token_type": "N_A",  # RFC 8693 2.2.1: no bearer token, it is the process's own
+            "token_type": token.type,
             "expires_in": token.expires - token.issued,
             "scope": " ".join(sorted(token.scopes)),
             "authorization_details": [d.as_json() for d in token.details],
@@ -252,7 +262,7 @@ class Tokens:
                 self.consents.handles.end(family=token.txn)
         self.consents.handles.end(grant_id=p["grant"])
         gone = self.issuer.revoke(jti=jti, grant_id=p["grant"])
-        self._revoked(gone, "", None, actor="human")
+        self.revoked(gone, "", None, actor="human")
         return {"revoked": gone}
 
     def _scopes(self, params: Params) -> Params:
@@ -274,16 +284,16 @@ class Tokens:
         self.issuer.revoke(grant_id=session.id)
         self.issuer.revoke(bound=session.presenter)
 
-    def end_grant(self, grant: str) -> None:
-        """Revoke what was given under a grant: it is gone, or rests."""
+    def end_grant(self, grant: str) -> list[str]:
+        """Revoke what was given under a grant: it is gone, or rests. Returns the tokens."""
         self.consents.handles.end(grant_id=grant)
-        self.issuer.revoke(grant_id=grant)
+        return self.issuer.revoke(grant_id=grant)
 
     def end_family(self, family: Family, why: str) -> None:
         """Revoke the tokens of ``family``, whose handles have ended; ``why`` goes into the ledger."""
         gone = self.issuer.revoke(txn=family.id)
         session = self._daemon.broker.state.sessions.get(family.session)
-        self._revoked(gone, family.agent, session, actor="remit", why=why)
+        self.revoked(gone, family.agent, session, actor="remit", why=why)
 
     def end_all(self) -> None:
         """Revoke every token: another policy is in force, and roles may stand for something else.
@@ -294,8 +304,8 @@ class Tokens:
         self.issuer.revoke_all()
 
     def watch(self, who: Who) -> None:
-        """Have what a process outside sessions asked for and was given end with it."""
-        if who.session is not None or who.identity in self._watched:
+        """Have what a process outside sessions asked for and was given end with it, where it is held."""
+        if who.session is not None or who.pidfd < 0 or who.identity in self._watched:
             return
         pidfd = os.dup(who.pidfd)
         self._watched[who.identity] = pidfd
@@ -311,9 +321,10 @@ class Tokens:
 
     # -- the ledger --------------------------------------------------------------------------------
 
-    def _revoked(
+    def revoked(
         self, gone: list[str], agent: str, session: Session | None, *, actor: str, why: str = ""
     ) -> None:
+        """Record that the tokens ``gone`` were revoked, and why."""
         named = ", ".join(gone[:MAX_NAMED]) or "nothing"
         more = f" and {len(gone) - MAX_NAMED} more" if len(gone) > MAX_NAMED else ""
         self._record("revoke", agent, f"{named}{more}{': ' if why else ''}{why}", session, actor=actor)

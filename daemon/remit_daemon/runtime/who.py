@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from remit_daemon.broker.records import PROCESS
+from remit_daemon.tokens.issuer import OAUTH
 
 if TYPE_CHECKING:
     from remit_daemon.broker.records import Session
@@ -14,10 +15,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
-    """A caller. ``identity`` is what tokens are bound to: the session's for all its programs, else the process's.
+class Client:
+    """A client of OAuth, and the issuer under whose URL it was served."""
 
-    ``pidfd`` is borrowed from the connection, -1 for a session.
+    issuer: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A caller. ``identity`` is what tokens are bound to: the session's for all its programs, else the process's, or a client of OAuth
+    whose process cannot be held (``oauth:CLIENT_ID``).
+
+    ``pidfd`` is borrowed from the connection, -1 where there is none. ``oauth`` is the client in whose name a program calls.
     """
 
     identity: str
@@ -26,10 +36,13 @@ class Who:
     comm: str
     pidfd: int = -1
     session: Session | None = None
+    oauth: Client | None = None
 
     @property
     def client(self) -> str:
-        """The name by which the broker knows a program outside sessions, "" for a session."""
+        """The name by which the broker knows who calls outside sessions, "" for a session."""
+        if self.oauth is not None:
+            return OAUTH + self.oauth.id
         return "" if self.session else PROCESS + self.identity
 
 

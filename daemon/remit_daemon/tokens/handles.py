@@ -92,6 +92,10 @@ class Handles:
             raise TokenError("invalid_grant", "the handle has expired")
         return family
 
+    def family(self, text: str) -> Family | None:
+        """Return the family of a handle, good or used, whoever has it; None when it is of none."""
+        return self._families.get(self._owner.get(_digest(text[: MAX_TEXT + 1]), ""))
+
     def rotate(self, family: Family) -> str:
         """Use up the good handle of ``family``, as ``look`` found it, and return the next."""
         spent = self._spent[family.id]

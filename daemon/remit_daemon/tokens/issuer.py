@@ -12,6 +12,10 @@ Its claims: ``iss``, ``sub``, ``aud``, ``client_id`` (the agent that acts), ``jt
 the session, grant or key that it comes of; ``txn``, which all that were made from one share, ``parent_jti``; and ``epoch``. Who
 verifies offline (JWKS) compares that with ``revocation_epoch`` of the metadata: a token of a smaller one was issued before
 something was revoked, so it is refused, or asked about (introspection). A process's end moves no epoch: nobody presents its tokens.
+
+A token for a client of OAuth has the URL at which it was issued as ``iss`` and the client's id as ``client_id``. Where the client's
+process cannot be held, it is a bearer token (RFC 6750) without ``cnf``: good for whoever has it, at its audience alone. One that was
+asked for with a key (DPoP, RFC 9449) has the key's thumbprint there, as ``jkt``.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ GRANT_TYPES = (
     "urn:ietf:params:oauth:grant-type:device_code",  # RFC 8628 3.4
     "refresh_token", "client_credentials",  # RFC 6749 6, 4.4
 )  # fmt: skip
+OAUTH = "oauth:"  # before the id of a client to which a token is bound that no process is: a bearer token
+JKT = "jkt:"  # before the thumbprint of the client's key to which a token is bound
 _CNF = "urn:remit:process"  # our confirmation method (RFC 7800 3.1 lets profiles add their own)
 
 
@@ -67,7 +73,11 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity."""
+    """One issued token. ``actors`` are the agents' names, the one that acts now first; ``bound`` is a process identity, OAUTH and a client's id, or JKT and a
+    key's thumbprint.
+
+    ``issuer`` and ``client`` are set for a client of OAuth: the URL at which it was served, and its id.
+    """
 
     jti: str
     subject: str
@@ -83,6 +93,22 @@ class Token:
     epoch: int
     parent: str = ""
     depth: int = 0
+    issuer: str = ""
+    client: str = ""
+
+    @property
+    def type(self) -> str:
+        """The token's type (RFC 6750, RFC 9449), ``N_A`` (RFC 8693 2.2.1) for one that is a process's own."""
+        return "Bearer" if self.bound.startswith(OAUTH) else "DPoP" if self.bound.startswith(JKT) else "N_A"
+
+    def _cnf(self) -> dict[str, Any]:
+        if self.bound.startswith(OAUTH):
+            return {}
+        return {
+            "cnf": {"jkt": self.bound.removeprefix(JKT)}
+            if self.bound.startswith(JKT)
+            else {_CNF: self.bound}
+        }
 
     def claims(self, issuer: str) -> dict[str, Any]:
         """Return the claims of RFC 9068 2.2, RFC 8693 4.1, RFC 9396 9.1 and ours."""
@@ -90,12 +116,12 @@ class Token:
         for name in reversed(self.actors):
             act = {"sub": name} | ({"act": act} if act else {})
         out: dict[str, Any] = {
-            "iss": issuer, "sub": self.subject, "aud": self.audience, "client_id": self.actors[0], "jti": self.jti,
+            "iss": self.issuer or issuer, "sub": self.subject, "aud": self.audience, "client_id": self.client or self.actors[0], "jti": self.jti,
             "iat": self.issued, "nbf": self.issued, "exp": self.expires, "scope": " ".join(sorted(self.scopes)), "act": act,
-            "authorization_details": [d.as_json() for d in self.details], "cnf": {_CNF: self.bound},
+            "authorization_details": [d.as_json() for d in self.details],
             "grant_id": self.grant_id, "txn": self.txn, "epoch": self.epoch,
         }  # fmt: skip
-        return out | ({"parent_jti": self.parent} if self.parent else {})
+        return out | self._cnf() | ({"parent_jti": self.parent} if self.parent else {})
 
 
 class Issuer:
@@ -139,13 +165,15 @@ class Issuer:
         sensitive: bool = False,
         life: int = LIFE,
         txn: str = "",
+        issuer: str = "",
+        client: str = "",
         behalf: tuple[str, ...] = (),
     ) -> tuple[Token, str]:
         """Return a token for a grant that a person or the policy gave, and its text. Raises TokenError.
 
         ``scope`` names scopes and roles; ``sensitive``: an administrator gave it, so sensitive scopes may be among them;
-        ``txn`` names what the token is one more of. ``behalf`` are the agents that ``agent`` acts for, nearest first: each counts as
-        an exchange does.
+        ``txn`` names what the token is one more of; ``issuer`` and ``client`` are as in ``Token``.
+        ``behalf`` are the agents that ``agent`` acts for, nearest first: each counts as an exchange does.
         """
         scopes, asked = self.wanted(scope, tuple(details))
         if len(audience) > MAX_AUDIENCE or not audience.isprintable():
@@ -160,7 +188,7 @@ class Issuer:
         now = int(self._clock())
         token = Token(
             self._name(), subject, (agent, *behalf), audience or self.issuer, scopes, asked, bound, now, now + max(1, min(life, LIFE)),
-            grant_id, txn or self._name(), self.epoch, depth=len(behalf),
+            grant_id, txn or self._name(), self.epoch, depth=len(behalf), issuer=issuer, client=client,
         )  # fmt: skip
         return token, self._sign(token)
 
@@ -265,6 +293,13 @@ class Issuer:
             raise TokenError("invalid_token", "not valid yet: the clock was set back")
         return token
 
+    def look(self, text: str) -> Token | None:
+        """Return the live token ``text``, whoever has it, None when it is none."""
+        try:
+            return self._known(text)
+        except TokenError:
+            return None
+
     def introspect(self, text: str, presenter: str | None = None) -> dict[str, Any]:
         """Return RFC 7662's answer; ``presenter``: who presented it to the one that asks, None when that is not known.
 
@@ -338,14 +373,12 @@ class Issuer:
         return {"keys": [dict(self._key.as_dict(private=False))]}
 
     def metadata(self) -> dict[str, Any]:
-        """Return what this server can, as RFC 8414 names it."""
+        """Return what the sockets offer, in the words of RFC 8414, which is about URLs: its document is ``runtime.oauth``'s."""
         return {
             "issuer": self.issuer,
             "scopes_supported": sorted(SCOPES),
             "grant_types_supported": list(GRANT_TYPES),
             "authorization_details_types_supported": list(rar.TYPES),
-            "response_types_supported": [],  # RFC 8414 2 requires it; there is no authorization endpoint
-            "token_endpoint_auth_methods_supported": ["none"],
             "revocation_epoch": self.epoch,
         }
 

@@ -33,6 +33,10 @@ class Paths:
         return self.runtime + "/agent.sock"
 
     @property
+    def oauth(self) -> str:
+        return self.runtime + "/oauth.sock"
+
+    @property
     def spool(self) -> str:
         return self.state + "/spool"
 

@@ -54,7 +54,7 @@ message from another process on its connection ends it.
     token.introspect {token}              RFC 7662
     token.revoke {jti} | {grant} | {token}                      {revoked: [jti]}   with all that was made from it
     token.keys                            RFC 7517
-    token.metadata                        RFC 8414, with revocation_epoch: a token of a smaller ``epoch`` may be revoked
+    token.metadata                        {issuer, ...} in the words of RFC 8414, and revocation_epoch: a token of a smaller ``epoch`` may be revoked
     token.scopes                          {scopes: {name: {sentence, access, risk, sensitive}}, roles: {name: [scope]}}
     key.create {name, scope?, authorization_details?, audience?, expires_in?: s, review_in?: s, rate?: [uses, s]}
                                           Key and {key}   its text, shown this once; one of the two dates is required
@@ -71,7 +71,7 @@ A program outside sessions finds here, too, with its tokens bound to its process
     token.request {agent, scope?, authorization_details?, audience?}   Given | {request, interval: s, expires_in: s}   a person is asked
     token.poll {request}                  Given; until then TOKEN_REFUSED with RFC 8628's authorization_pending, slow_down,
                                           access_denied, expired_token, and invalid_grant for what was used or is another's
-    token.refresh {refresh_token, scope?} Given      RFC 6749 6; the handle is used up, used again it ends all that came of it
+    token.refresh {refresh_token, scope?, audience?} Given      RFC 6749 6; the handle is used up, used again it ends all that came of it
     token.key {key, scope?, authorization_details?}   Given   for an organisation key (``tokens.keys``)
     token.exchange                        as below
 
@@ -104,7 +104,7 @@ token.keys are as on approver.sock; inside:
     token.request {scope?, authorization_details?, audience?}, token.poll, token.refresh   as above, for what policy asks about
     token.exchange {subject_token, agent, scope?, authorization_details?, subject_token_type?, requested_token_type?, audience?}
                                           Given   narrower, for a sub-agent (RFC 8693)
-    token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
+    token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517)
 
 Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, confined: bool, enforced: [str]}

@@ -11,7 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, OKPKey
 
 from remit_daemon.tokens import details as rar
-from remit_daemon.tokens.issuer import LIFE, MAX_DEPTH, MAX_TEXT, Issuer, Token, TokenError
+from remit_daemon.tokens.issuer import JKT, LIFE, MAX_DEPTH, MAX_TEXT, OAUTH, Issuer, Token, TokenError
 from remit_policy.scopes import ROLES, SCOPES, UnknownScope, expand
 
 PROJECT = [{"type": "files", "actions": ["read", "write"], "locations": ["/home/u/p/**"]}]
@@ -301,3 +301,24 @@ def test_a_role_is_looked_up_when_a_token_is_made() -> None:
     assert scopes() == {"files:read"}
     roles["mine"] = ("log:read", "policy:read")
     assert scopes() == {"log:read", "policy:read"}
+
+
+def test_a_client_of_oauth_has_a_bearer_token_unless_its_process_is_held(world: World) -> None:
+    more = {"issuer": "http://127.0.0.1:8765", "client": "https://app.example/c"}
+    for bound, confirmed, kind in (
+        (OAUTH + "https://app.example/c", None, "Bearer"), (JKT + "thumb", {"jkt": "thumb"}, "DPoP"), (ME, {"urn:remit:process": ME}, "N_A"),
+    ):  # fmt: skip
+        token, text = world.issuer.issue(
+            subject="u", agent="app.example", bound=bound, grant_id="p1", scope="log:read", **more
+        )
+        said = world.issuer.introspect(text)
+        assert (said["iss"], said["client_id"], said["act"]) == (
+            more["issuer"],
+            more["client"],
+            {"sub": "app.example"},
+        )
+        assert said.get("cnf") == confirmed
+        assert token.type == kind
+        assert world.issuer.introspect(text, OTHER) == {"active": False}
+        with pytest.raises(TokenError):  # over our own sockets it is nobody's, and makes no others
+            world.issuer.exchange(text, OTHER, agent="thief")
