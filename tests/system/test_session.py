@@ -405,7 +405,7 @@ printf %s "$sub" | {remit} introspect || echo gone
     assert out.strip().endswith("gone")
     assert "not the parent's: exec:run" in err
     kept = Path(arena.project, "kept").read_text().strip()
-    assert said(arena, "token", "list") == []  # the session is over
+    wait_for(lambda: said(arena, "token", "list") == [])  # the session is over
     code, out, _ = arena.communicate(arena.remit("token", "introspect"), data=kept.encode())
     assert (code, "not active" in out) == (1, True)
     code, out, _ = run(arena, "/bin/sh", "-c", f"printf %s {kept} | {remit} introspect")

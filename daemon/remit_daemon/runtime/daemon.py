@@ -234,7 +234,10 @@ class Daemon:
                 log.error("session %s: some of its processes do not end", one)
         if not self.broker.state.sessions[ident].live:
             return  # it ended while the tree was killed
-        for one in [*self.broker.state.below(ident), ident]:
+        family = [*self.broker.state.below(ident), ident]
+        for one in family:
+            self.tokens.end_session(self.broker.state.sessions[one])
+        for one in family:
             await self._read_on(one)
         if not self.broker.state.sessions[ident].live:
             return
@@ -247,7 +250,6 @@ class Daemon:
 
     def _ended(self, session: Session) -> None:
         self.asks.end(session.id)
-        self.tokens.end_session(session)
         self.delegations.forget(session.id)
         for path in self.journals(session.id):
             try:
