@@ -24,6 +24,7 @@ OK, NEGATIVE, USAGE, NO_DAEMON = (
     2,
     3,
 )  # exit statuses: the last three are a no, wrong use, nobody to ask
+MAX_LAST = 4096  # bytes of the log's end that are looked at
 START_WITHIN = 15.0  # seconds for a daemon to answer; a cold start takes well under one
 ANSWER_WITHIN = 120.0  # seconds: the slowest call verifies a ledger of some million rows
 
@@ -155,7 +156,7 @@ def start_daemon(paths: Paths | None = None) -> None:
     end = time.monotonic() + START_WITHIN
     # One that ends at once may have met another, which begins as well or is about to end: then we wait, or try once more.
     if not _wait(paths, end) and not _wait(paths, end):
-        raise NoDaemon(f"remitd ended at once; {paths.log} says why")
+        raise NoDaemon(f"remitd ended at once ({_last_words(paths.log)})")
 
 
 def _wait(paths: Paths, end: float) -> bool:
@@ -172,6 +173,17 @@ def _wait(paths: Paths, end: float) -> bool:
     finally:
         os.close(ended)
     return True
+
+
+def _last_words(log: str) -> str:
+    """Return the last line of ``log``, where the daemon says why it does not run."""
+    try:
+        with open(log, "rb") as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - MAX_LAST))
+            lines = f.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    return escape(lines[-1].removeprefix("remitd: ")) if lines else f"{log} may say why"
 
 
 def _spawn(paths: Paths) -> int:

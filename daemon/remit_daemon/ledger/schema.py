@@ -92,7 +92,7 @@ def open_writer(path: str) -> sqlite3.Connection:
                 db.execute(statement)
         elif version != VERSION:
             raise LedgerError(
-                f"{path} is a ledger of version {version}, this remit knows {VERSION}; moved away, a new one is begun"
+                f"{path} is a ledger of version {version}, this remit knows {VERSION}; move it away, and a new one is begun"
             )
         db.execute("COMMIT")
     except sqlite3.Error as e:
