@@ -24,8 +24,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from remit_daemon.gateway.journal import Journal, JournalFailed, tail
+from remit_daemon.gateway.journal import Journal, tail
 from remit_daemon.wire.control import FIRST_OF_GATEWAY
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy.laws import conditions
 from remit_policy.limits import Purse
 from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot

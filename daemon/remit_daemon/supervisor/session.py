@@ -18,9 +18,9 @@ import time
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Beside, Descriptor, Note
-from remit_daemon.supervisor.record import JournalFailed
 from remit_daemon.supervisor.resolve import Pin, Place, real_path
 from remit_daemon.supervisor.target import comm
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy import model
 
 TYPE_CHECKING = False

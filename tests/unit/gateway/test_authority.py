@@ -12,8 +12,9 @@ import pytest
 from fakes.clock import Clock
 from remit_daemon.gateway import authority as module
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
-from remit_daemon.gateway.journal import Journal, JournalFailed
+from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import journal as records
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy.model import ALLOW, ASK, DENY, USER, Rule, Snapshot
 
 ORIGIN = Origin(7, "77", "/usr/bin/curl", "curl")
