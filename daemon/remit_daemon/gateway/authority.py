@@ -24,11 +24,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from remit_daemon.gateway.journal import Journal, tail
+from remit_daemon.gateway.leases import Leases
+from remit_daemon.gateway.meters import Meters, metered
+from remit_daemon.gateway.permits import Origin, Permit, Refused, Standing
 from remit_daemon.wire.control import FIRST_OF_GATEWAY
 from remit_daemon.wire.journal import JournalFailed
-from remit_policy.laws import conditions
-from remit_policy.limits import Purse
 from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
 from remit_policy.narrowed import engine_of
 
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from remit_daemon.gateway.journal import Journal
     from remit_policy.limits import Costs
+
+__all__ = ["Authority", "Origin", "Permit", "Refused", "Standing"]
 
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
 MAX_HELD = 256  # questions held at once; remitd keeps 100 of a session open, the rest is for its being away
@@ -52,176 +55,6 @@ QUIET = (
 
 _FAULT = "built-in: a fault of the gateway"
 _EACH = -2  # no hash's number that matters: a use that is recorded each time
-
-
-class Origin:
-    """Which process does it: ``pid``, its pidfd's inode ``proc``, program, short name, arguments. For records and prompts."""
-
-    __slots__ = ("argv", "comm", "exe", "pid", "proc")
-
-    def __init__(
-        self, pid: int = 0, proc: str = "", exe: str = "", comm: str = "", argv: tuple[str, ...] = ()
-    ) -> None:
-        self.pid = pid
-        self.proc = proc
-        self.exe = exe
-        self.comm = comm
-        self.argv = argv
-
-    @classmethod
-    def of(cls, frame: dict[str, Any]) -> Origin:
-        """Return the origin that a supervisor's frame names; what it lacks is empty."""
-        argv = frame.get("argv") or ()
-        return cls(
-            int(frame.get("pid") or 0), str(frame.get("proc") or ""), str(frame.get("exe") or ""),
-            str(frame.get("comm") or ""), tuple(str(a) for a in argv),
-        )  # fmt: skip
-
-
-class Refused(Exception):
-    """The act must not happen. ``how`` says what can be done about it; ``rule`` is ``file:line`` or a built-in's name."""
-
-    def __init__(
-        self, reason: str, *, rule: str = "", op: str = "", resource: str = "", how: str = ""
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.rule = rule
-        self.op = op
-        self.resource = resource
-        self.how = how
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the body of a refusal that an agent can read."""
-        return {
-            "error": "refused by remit",
-            "op": self.op,
-            "resource": self.resource,
-            "reason": self.reason,
-            "rule": self.rule,
-            "how": self.how,
-        }
-
-
-class Permit:
-    """One allowed act, recorded as pending until ``done``.
-
-    ``on_revoked`` is called (once, in the loop) when a later snapshot no longer gives it: close what it opened. One that
-    is set after that is called at once.
-    """
-
-    __slots__ = (
-        "_authority",
-        "_on_revoked",
-        "_open",
-        "_seq",
-        "answered",
-        "op",
-        "origin",
-        "resource",
-        "revoked",
-        "rule",
-    )
-
-    def __init__(
-        self,
-        authority: Authority,
-        seq: int,
-        op: str,
-        resource: str,
-        origin: Origin,
-        rule: Rule | None,
-        answered: bool,
-    ) -> None:
-        self._authority = authority
-        self._seq = seq
-        self._open = True
-        self.op = op
-        self.resource = resource
-        self.origin = origin
-        self.rule = rule
-        self.answered = answered  # a person (or a question's end) allowed it, not a rule
-        self._on_revoked: Callable[[], None] | None = None
-        self.revoked = False
-
-    @property
-    def on_revoked(self) -> Callable[[], None] | None:
-        """Return what is called when the permit is revoked."""
-        return self._on_revoked
-
-    @on_revoked.setter
-    def on_revoked(self, call: Callable[[], None] | None) -> None:
-        if self.revoked and call is not None:
-            call()
-        else:
-            self._on_revoked = call
-
-    def revoke(self) -> None:
-        """Call ``on_revoked``, now or when it is set. It may raise what it likes: others are revoked all the same."""
-        call, self._on_revoked, self.revoked = self._on_revoked, None, True
-        if call is not None:
-            try:
-                call()
-            except Exception as e:
-                self._authority.fault("revoke", f"internal fault: {type(e).__name__}: {e}")
-
-    def done(self, outcome: str = "ok", *, note: str = "") -> None:
-        """Complete the journal's row with ``outcome`` (`ok` or an errno's name); only the first call counts."""
-        if self._open:
-            self._open = False
-            self._authority._completed(self, f"{outcome} {note}" if note else outcome)
-
-    def holds(self) -> bool:
-        """Say whether the snapshot in force still gives this permission."""
-        decision = self._authority.decide(self.op, self.resource)
-        return decision.verdict != DENY if self.answered else decision.verdict == ALLOW
-
-    def spend(self, amount: int) -> bool:
-        """Count ``amount`` bytes against the rule's budget; False when it is spent: stop, or ask by a new ``permit``."""
-        return self.answered or self._authority.spend(self.rule, amount)
-
-    def flow(self, amount: int) -> bool:
-        """Count ``amount`` bytes against the limits of the agent; False when they are spent. Once for each byte."""
-        return self._authority.flow(amount) or self.answered
-
-
-class Standing:
-    """An act that a rule allows without rate, window or budget: decided once, and recorded each time it is done.
-
-    It ends with the snapshot that it was decided by.
-    """
-
-    __slots__ = ("_authority", "_engine", "_op", "_origin", "_resource", "_rule", "_tail")
-
-    def __init__(
-        self, authority: Authority, op: str, resource: str, origin: Origin, decision: Decision, note: str
-    ) -> None:
-        self._authority = authority
-        self._engine = authority.engine
-        self._op = op
-        self._resource = resource
-        self._origin = origin
-        self._rule = decision.rule
-        self._tail = tail(op, "allow", "pending", origin, resource, rule=decision.source, note=note)
-
-    def record(self) -> int:
-        """Record the act and return its number; 0 when it must be asked for by ``permit_now``. Raises JournalFailed."""
-        authority = self._authority
-        if authority.engine is not self._engine or len(authority._live) >= MAX_LIVE:
-            return 0
-        return authority.journal.again(self._tail)
-
-    def permit(self, number: int) -> Permit:
-        """Return the permit of the act that was recorded as ``number``."""
-        authority = self._authority
-        permit = Permit(authority, number, self._op, self._resource, self._origin, self._rule, False)
-        authority._live.add(permit)
-        return permit
-
-    def take(self) -> Permit | None:
-        """Return the permit of one more such act, recorded; None as ``record`` returns 0. Raises JournalFailed."""
-        number = self.record()
-        return self.permit(number) if number else None
 
 
 class _Hold:
@@ -276,11 +109,8 @@ class Authority:
         self.on_change: list[Callable[[], None]] = []  # called when a new snapshot is in force
         self.say: Callable[[dict[str, Any]], None] = lambda frame: None  # to remitd; lost while it is away
         self._hold = hold
-        self._clock = clock
-        self._minute = minute or _minute_of_day
-        self._counters: dict[tuple[object, ...], float] = {}
-        self._levels: dict[tuple[object, ...], tuple[float, float]] = {}  # bytes spent, at which time
-        self.purse = Purse(snapshot.limits) if snapshot.limits else None
+        self._meters = Meters(clock, minute)
+        self.leases = Leases(snapshot.limits, lambda frame: self.say(frame))
         self._held: dict[tuple[str, str, str, int], _Hold] = {}
         self._waiting = 0
         self._live: set[Permit] = set()
@@ -297,86 +127,16 @@ class Authority:
         except Exception:
             return Decision(DENY, None)
 
-    def _counted(self, decision: Decision, op: str) -> Decision:
-        """Apply the deciding rule's rate and window. A use counts when it is decided: one that then fails was tried."""
-        rule = decision.rule
-        if rule is None or rule.op != op or decision.verdict != ALLOW or not _metered(rule):
-            return decision
-        now = self._clock()
-        decision, spend = conditions(decision, self._counters, now, self._minute())
-        if spend is not None:
-            self._counters[spend[0]] = spend[1]
-        if decision.verdict == ALLOW and rule.budget and self._level(rule, now) >= rule.budget[0]:
-            return Decision(ASK, rule)
-        return decision
-
     def spend(self, rule: Rule | None, amount: int) -> bool:
-        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives.
-
-        What was spent comes back evenly over the budget's time, as with rates.
-        """
-        if rule is None or not rule.budget:
-            return True
-        now = self._clock()
-        level = self._level(rule, now) + amount
-        self._levels[_budget_key(rule)] = (level, now)
-        return level <= rule.budget[0]
-
-    def _level(self, rule: Rule, now: float) -> float:
-        """Return how many bytes of the budget of ``rule`` are spent and not yet back."""
-        level, since = self._levels.get(_budget_key(rule), (0.0, now))
-        assert rule.budget is not None
-        size, seconds = rule.budget
-        return max(0.0, level - (now - since) * size / seconds)
-
-    # -- limits of the agent -----------------------------------------------------------------------
-
-    def _costs(self, op: str, rule: Rule | None) -> Costs:
-        """Return what an act counts against the limits in force."""
-        if self.purse is None or op in QUIET:
-            return ()
-        costs = [("calls", 1)]
-        if op == "connect":
-            costs.append(("bytes", 1))  # that a spent limit asks when the connection is made
-        if rule is not None and rule.cost:
-            costs.append(("spend", rule.cost))
-        return self.purse.relevant(costs)
-
-    def _paid(self, costs: Costs) -> bool:
-        """Pay ``costs`` from the leases; False when remitd has to be asked."""
-        if self.purse is None or not costs:
-            return True
-        paid = self.purse.take(costs)
-        self._tell()
-        return paid
+        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives."""
+        return self._meters.spend(rule, amount)
 
     def flow(self, amount: int) -> bool:
         """Count ``amount`` bytes of traffic; False when the agent's limits have no room for more."""
-        if self.purse is None or not self.purse.limits("bytes"):
-            return True
-        within = self.purse.flow(amount)
-        self._tell()
-        return within
+        return self.leases.flow(amount)
 
-    def leased(self, limit: str, given: int, recall: bool) -> None:
-        """Take what remitd has given of ``limit`` in all."""
-        if self.purse is not None:
-            self.purse.granted(limit, given, recall)
-            self._tell()
-
-    def _tell(self) -> None:
-        if self.purse is not None and self.purse.due:
-            for limit, used, returned, want in self.purse.due:
-                self.say(
-                    {"type": "lease", "limit": limit, "used": used, "returned": returned, "want": want}
-                )
-            self.purse.due.clear()
-
-    def end_leases(self) -> None:
-        """Give back what is left of them."""
-        if self.purse is not None:
-            self.purse.close()
-            self._tell()
+    def _costs(self, op: str, rule: Rule | None) -> Costs:
+        return () if op in QUIET else self.leases.costs(op, rule)
 
     # -- permits -----------------------------------------------------------------------------------
 
@@ -399,12 +159,12 @@ class Authority:
         be asked although a rule allows it.
         """
         try:
-            decision = self._counted(self.decide(op, resource), op)
+            decision = self._meters.counted(self.decide(op, resource), op)
             if insist and decision.verdict == ALLOW:
                 decision = Decision(ASK, decision.rule)
                 note = f"{note}; {insist}" if note else insist
             costs = self._costs(op, decision.rule)
-            short = decision.verdict == ALLOW and not self._paid(costs)
+            short = decision.verdict == ALLOW and not self.leases.take(costs)
             if decision.verdict == ALLOW and not short:
                 return self._allow(op, resource, origin, decision, path2, note)
             if decision.verdict == ASK or short:
@@ -424,8 +184,8 @@ class Authority:
     def permit_now(self, op: str, resource: str, origin: Origin, note: str = "") -> Permit | None:
         """Return what ``permit`` would, at once; None when a person is to be asked. Raises Refused."""
         try:
-            decision = self._counted(self.decide(op, resource), op)
-            if decision.verdict == ALLOW and not self._paid(self._costs(op, decision.rule)):
+            decision = self._meters.counted(self.decide(op, resource), op)
+            if decision.verdict == ALLOW and not self.leases.take(self._costs(op, decision.rule)):
                 return None
             if decision.verdict == ALLOW:
                 return self._allow(op, resource, origin, decision, "", note)
@@ -442,19 +202,17 @@ class Authority:
         """Complete permits as ``Permit.done(note=…)`` does, with one write for all."""
         rows = []
         for permit, note in done:
-            if permit._open:
-                permit._open = False
-                permit.on_revoked = None
-                self._live.discard(permit)
-                if permit._seq:
-                    rows.append((permit._seq, f"ok {note}" if note else "ok"))
+            self._live.discard(permit)
+            seq = permit.end()
+            if seq:
+                rows.append((seq, f"ok {note}" if note else "ok"))
         if rows:
             self.journal.done_all(rows)
 
     def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""
         decision = self.decide(op, resource)
-        if decision.verdict != ALLOW or op in QUIET or _metered(decision.rule):
+        if decision.verdict != ALLOW or op in QUIET or metered(decision.rule):
             return None
         if self._costs(op, decision.rule):
             return None
@@ -497,7 +255,7 @@ class Authority:
         note: str,
         answered: bool = False,
     ) -> Permit:
-        if len(self._live) >= MAX_LIVE:
+        if self.full():
             raise Refused(
                 "too many connections are open", rule="built-in: limits", op=op, resource=resource
             )
@@ -511,14 +269,23 @@ class Authority:
             self._seen.add(first)
         permit = Permit(self, 0 if op in QUIET else seq, op, resource, origin, decision.rule, answered)
         if op not in QUIET:
-            self._live.add(permit)
+            self.watch(permit)
         return permit
 
-    def _completed(self, permit: Permit, outcome: str) -> None:
+    def full(self) -> bool:
+        """Tell whether no more permits can be watched."""
+        return len(self._live) >= MAX_LIVE
+
+    def watch(self, permit: Permit) -> None:
+        """Revoke ``permit`` when a snapshot no longer gives it, until it is completed."""
+        self._live.add(permit)
+
+    def completed(self, permit: Permit, outcome: str) -> None:
+        """Complete the row of ``permit`` with ``outcome``."""
         self._live.discard(permit)
-        permit.on_revoked = None
-        if permit._seq:
-            self.journal.done(permit._seq, outcome)
+        seq = permit.end()
+        if seq:
+            self.journal.done(seq, outcome)
 
     def _denied(
         self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str
@@ -591,9 +358,8 @@ class Authority:
                 raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
             verdict, message = open_.answer.result()
             if costs and verdict == "allow":
-                if open_.charged and self.purse is not None:
-                    self.purse.pay(costs)  # remitd counted the first of those that waited
-                    self._tell()
+                if open_.charged:
+                    self.leases.pay(costs)  # remitd counted the first of those that waited
                 open_.charged = True
             if insist and verdict == "allow" and not open_.prompt:
                 verdict, message = "deny", "suspicious, and nobody was asked"
@@ -613,7 +379,7 @@ class Authority:
                 op=op, resource=resource, how="ask the person, or go on without it",
             )  # fmt: skip
         # What a rule or a grant now gives can be revoked with it; past a spent rate or budget it was the person who said yes.
-        answered = now.verdict != ALLOW or _metered(now.rule)
+        answered = now.verdict != ALLOW or metered(now.rule)
         if short:
             answered = open_.answered
         return self._allow(op, resource, origin, now, path2, note, answered)
@@ -712,10 +478,7 @@ class Authority:
         engine = engine_of(snapshot)
         self.engine, self.snapshot, self.revision = engine, snapshot, revision
         self._seen.clear()
-        if self.purse is not None:
-            self.purse.adopt(snapshot.limits)
-        elif snapshot.limits:
-            self.purse = Purse(snapshot.limits)
+        self.leases.adopt(snapshot.limits)
         for open_ in list(self._held.values()):
             verdict = self.decide(open_.op, open_.resource).verdict
             costs, short = open_.frame["costs"], open_.frame["short"]
@@ -744,20 +507,6 @@ async def _first_of(
     if answer.done():
         return "answered"
     return "gone" if gone is not None and gone.is_set() else "expired"
-
-
-def _metered(rule: Rule | None) -> bool:
-    return rule is not None and bool(rule.rate or rule.window or rule.budget)
-
-
-def _budget_key(rule: Rule) -> tuple[object, ...]:
-    # By line: several patterns of one rule share what it gives, other hosts' rules have their own.
-    return (rule.layer, rule.source, rule.role, rule.op, rule.budget)
-
-
-def _minute_of_day() -> int:
-    local = time.localtime()
-    return local.tm_hour * 60 + local.tm_min
 
 
 def _quoted(text: str) -> str:

@@ -61,8 +61,8 @@ class Broker:
     async def farewell(self) -> None:
         """Say what is left of the leases, and wait for remitd to have heard it, a moment at most."""
         writer = self._writer
-        self._authority.end_leases()
-        if writer is None or self._authority.purse is None:
+        self._authority.leases.end()
+        if writer is None or self._authority.leases.purse is None:
             return
         try:
             writer.write_eof()
@@ -109,8 +109,8 @@ class Broker:
             self._snapshot(heard[0])
             self._writer = writer
             self._closed.clear()
-            if self._authority.purse is not None:
-                self._authority.purse.settle()
+            if self._authority.leases.purse is not None:
+                self._authority.leases.purse.settle()
             for frame in self._authority.held_frames():
                 self.say(frame)
             self.poke()
@@ -150,7 +150,9 @@ class Broker:
             elif kind == "snapshot":
                 self._snapshot(frame)
             elif kind == "lease":
-                self._authority.leased(str(frame["limit"]), int(frame["given"]), bool(frame["recall"]))
+                self._authority.leases.given(
+                    str(frame["limit"]), int(frame["given"]), bool(frame["recall"])
+                )
             elif kind not in control.DAEMON_THEN:
                 raise Lost(f"said {kind!r}")
         except (KeyError, TypeError, ValueError) as e:

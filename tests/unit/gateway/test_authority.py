@@ -11,6 +11,7 @@ import pytest
 
 from fakes.clock import Clock
 from remit_daemon.gateway import authority as module
+from remit_daemon.gateway import meters
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
 from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import journal as records
@@ -416,7 +417,7 @@ def test_any_fault_on_the_way_is_a_refusal(world: Make, monkeypatch: pytest.Monk
         monkeypatch.setattr(w.authority.engine, "decide", lambda *_: 1 / 0)
         await w.refused()
         monkeypatch.undo()
-        monkeypatch.setattr(module, "conditions", lambda *_: 1 / 0)
+        monkeypatch.setattr(meters, "conditions", lambda *_: 1 / 0)
         await w.refused()
         monkeypatch.undo()
         (await w.permit()).done()

@@ -270,7 +270,7 @@ def test_nothing_to_decide_is_denied(tmp_path: Path) -> None:
 def test_a_fault_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @session(tmp_path)
     async def _(w: World) -> None:
-        monkeypatch.setattr(w.authority, "_counted", lambda *a: 1 / 0)
+        monkeypatch.setattr(w.authority._meters, "counted", lambda *a: 1 / 0)
         assert "ZeroDivisionError" in (await refused(w.ask(A))).reason
         with pytest.raises(Refused):
             w.authority.permit_now("connect", A, ORIGIN)

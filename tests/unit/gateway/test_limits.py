@@ -35,7 +35,7 @@ class World:
         self.authority.say = self.said.append
 
     def give(self, given: int) -> None:
-        self.authority.leased(self.limit.ident, given, False)
+        self.authority.leases.given(self.limit.ident, given, False)
 
     async def asking(self, op: str = "connect", resource: str = HOST) -> tuple[asyncio.Task[Permit], int]:
         """Begin an act that must ask; returns it and its ask's number."""
@@ -114,7 +114,7 @@ def test_bytes_end_a_connection_unless_a_person_allowed_it(tmp_path: Path) -> No
         assert permit.answered
         assert all(permit.flow(1000) for _ in range(20))
         w.said.clear()
-        w.authority.end_leases()
+        w.authority.leases.end()
         assert w.said[-1]["used"] >= 22_000, "counted all the same"
 
     run(work())
