@@ -7,8 +7,8 @@ Every part of the gateway comes here before an effect, and nowhere else:
                                                ask:   journal `held`, ask frame, wait -> answer -> decide again -> as above
 
 - The row is in the journal before ``permit`` returns; ``Permit.done`` completes it. No row, no permit.
-- Identical asks (operation, resources) that are open at once share one hold and one question. A hold ends by exactly
-  one of: answer, a new snapshot that settles it, its time, all who wait giving up. The question outlives the
+- Identical asks (operation, resources) that are open at once share one hold and one question (``questions``). A hold ends by
+  exactly one of: answer, a new snapshot that settles it, its time, all who wait giving up. The question outlives the
   hold's time at remitd, where a later answer serves the retry.
 - remitd may be away: what is allowed or denied goes on under the snapshot, what is held waits, and is said again.
 - When a snapshot comes, permits that it no longer gives are revoked: what was allowed by a rule must still be, what a
@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING
 from remit_daemon.gateway.leases import Leases
 from remit_daemon.gateway.meters import Meters, metered
 from remit_daemon.gateway.permits import Origin, Permit, Refused, Standing
-from remit_daemon.wire.control import FIRST_OF_GATEWAY
+from remit_daemon.gateway.questions import Questions, TooMany
 from remit_daemon.wire.journal import JournalFailed
-from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
+from remit_policy.model import ALLOW, ASK, DENY, Decision, Rule, Snapshot
 from remit_policy.narrowed import engine_of
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Authority", "Origin", "Permit", "Refused", "Standing"]
 
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
-MAX_HELD = 256  # questions held at once; remitd keeps 100 of a session open, the rest is for its being away
-MAX_WAITING = (
-    4096  # acts that wait for those questions; more are refused, so a flood cannot make us keep them
-)
 MAX_LIVE = 16_384  # permits that are watched for revocation; more acts at once are refused
 MAX_SEEN = 20_000  # first uses remembered; beyond, they are recorded again rather than missed
 QUIET = (
@@ -55,36 +51,6 @@ QUIET = (
 
 _FAULT = "built-in: a fault of the gateway"
 _EACH = -2  # no hash's number that matters: a use that is recorded each time
-
-
-class _Hold:
-    """A question that is open: ``answer`` resolves to the verdict's name and the person's message."""
-
-    __slots__ = (
-        "answer", "answered", "charged", "count", "frame", "key", "op", "path2", "prompt", "resource", "seq", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        seq: int,
-        op: str,
-        resource: str,
-        path2: str,
-        frame: dict[str, Any],
-        answer: asyncio.Future[tuple[str, str]],
-    ) -> None:
-        self.seq = seq
-        self.op = op
-        self.resource = resource
-        self.path2 = path2
-        self.frame = frame
-        self.answer = answer
-        self.prompt = ""
-        self.answered = False  # by a person
-        self.charged = False  # remitd counted it, for one act
-        self.key: tuple[str, str, str, int] = (op, resource, path2, 0)
-        self.count = 1
-        self.waiting = 0
 
 
 class Authority:
@@ -111,8 +77,7 @@ class Authority:
         self._hold = hold
         self._meters = Meters(clock, minute)
         self.leases = Leases(snapshot.limits, lambda frame: self.say(frame))
-        self._held: dict[tuple[str, str, str, int], _Hold] = {}
-        self._waiting = 0
+        self.questions = Questions(journal, lambda frame: self.say(frame))
         self._live: set[Permit] = set()
         self._seen: set[int] = set()
 
@@ -335,40 +300,34 @@ class Authority:
 
         ``short``: the policy allows it, and the question is about a limit, for which each act is a question of its own.
         """
-        open_ = self._join(op, resource, origin, decision, path2, note, insist, costs, short)
+        try:
+            question = self.questions.join(
+                op, resource, origin, decision, path2, note, insist, costs, short
+            )
+        except TooMany as e:
+            raise self.refuse(op, resource, origin, str(e), "built-in: limits") from None
         rule = decision.rule
         seconds = (
             hold
             if hold is not None
             else self._hold or (rule.hold if rule and rule.hold else self.snapshot.hold)
         )
-        open_.waiting += 1
-        self._waiting += 1
-        why = "gone"
-        try:
-            done = await _first_of(open_.answer, gone, seconds)
-            if done == "expired":
-                why = "expired"
-                raise Refused(
-                    f"nobody answered within {seconds:g} s", rule=decision.source, op=op, resource=resource,
-                    how=f"the question{_prompt(open_.prompt)} stays open: try again once it is answered"
-                    " (remit prompts, remit answer)",
-                )  # fmt: skip
-            if done == "gone":
-                raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
-            verdict, message = open_.answer.result()
-            if costs and verdict == "allow":
-                if open_.charged:
-                    self.leases.pay(costs)  # remitd counted the first of those that waited
-                open_.charged = True
-            if insist and verdict == "allow" and not open_.prompt:
-                verdict, message = "deny", "suspicious, and nobody was asked"
-        finally:
-            open_.waiting -= 1
-            self._waiting -= 1
-            if not open_.waiting and not open_.answer.done():
-                self._release(open_, why)
-                self.say({"type": "cancel", "seq": open_.seq, "why": why})
+        done = await self.questions.wait(question, gone, seconds)
+        if done == "expired":
+            raise Refused(
+                f"nobody answered within {seconds:g} s", rule=decision.source, op=op, resource=resource,
+                how=f"the question{_prompt(question.prompt)} stays open: try again once it is answered"
+                " (remit prompts, remit answer)",
+            )  # fmt: skip
+        if done == "gone":
+            raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
+        verdict, message = question.answer.result()
+        if costs and verdict == "allow":
+            if question.charged:
+                self.leases.pay(costs)  # remitd counted the first of those that waited
+            question.charged = True
+        if insist and verdict == "allow" and not question.prompt:
+            verdict, message = "deny", "suspicious, and nobody was asked"
         if gone is not None and gone.is_set():
             raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
         now = self.decide(op, resource)
@@ -381,94 +340,10 @@ class Authority:
         # What a rule or a grant now gives can be revoked with it; past a spent rate or budget it was the person who said yes.
         answered = now.verdict != ALLOW or metered(now.rule)
         if short:
-            answered = open_.answered
+            answered = question.answered
         return self._allow(op, resource, origin, now, path2, note, answered)
 
-    def _join(
-        self,
-        op: str,
-        resource: str,
-        origin: Origin,
-        decision: Decision,
-        path2: str,
-        note: str,
-        insist: bool,
-        costs: Costs,
-        short: bool,
-    ) -> _Hold:
-        """Return the open hold for this access, a new one when there is none."""
-        if self._waiting >= MAX_WAITING:
-            raise self.refuse(op, resource, origin, "too many operations are held", "built-in: limits")
-        key = (op, resource, path2, 0)
-        open_ = None if short else self._held.get(key)
-        if open_ is not None:
-            open_.count += 1
-            return open_
-        if len(self._held) >= MAX_HELD:
-            raise self.refuse(op, resource, origin, "too many questions are open", "built-in: limits")
-        number = self.journal.act(
-            op, "ask", "held", origin, resource, path2=path2, rule=decision.source, note=note
-        )
-        frame = {
-            "type": "ask",
-            "seq": FIRST_OF_GATEWAY + number,
-            "ops": [op],
-            "path": resource,
-            "path2": path2,
-            "pid": origin.pid,
-            "proc": origin.proc,
-            "exe": origin.exe,
-            "comm": origin.comm,
-            "argv": list(origin.argv),
-            "source": decision.source,
-            "count": 1,
-            "costs": [f"{kind}:{n}" for kind, n in costs],
-            "short": short,
-        }
-        if insist:
-            frame["spent"] = True  # the rule that allows it counts no more: only a grant or a person does
-        open_ = _Hold(
-            FIRST_OF_GATEWAY + number,
-            op,
-            resource,
-            path2,
-            frame,
-            asyncio.get_running_loop().create_future(),
-        )
-        if short:
-            open_.key = (op, resource, path2, number)
-        self._held[open_.key] = open_
-        self.say(frame)
-        return open_
-
-    def _release(self, open_: _Hold, outcome: str) -> None:
-        self._held.pop(open_.key, None)
-        self.journal.done(open_.seq - FIRST_OF_GATEWAY, outcome)
-
-    def _settle(self, open_: _Hold, verdict: str, message: str = "") -> None:
-        self._release(open_, "allowed" if verdict == "allow" else "denied")
-        if not open_.answer.done():
-            open_.answer.set_result((verdict, message))
-
-    def held_frames(self) -> list[dict[str, Any]]:
-        """Return the asks that are still held, to be said again to a new remitd."""
-        return [{**h.frame, "count": h.count} for h in self._held.values()]
-
-    # -- what remitd says --------------------------------------------------------------------------
-
-    def answered(self, seq: int, verdict: str, message: str = "", prompt: str = "") -> None:
-        """Take remitd's answer to the ask ``seq``, and the prompt it was given to; one no longer held is passed over."""
-        for open_ in list(self._held.values()):
-            if open_.seq == seq:
-                open_.prompt = prompt or open_.prompt
-                open_.answered = bool(prompt)
-                self._settle(open_, "allow" if verdict == "allow" else "deny", message)
-
-    def asked(self, seq: int, prompt: str) -> None:
-        """Take the id of the prompt that stands for the ask ``seq``."""
-        for open_ in self._held.values():
-            if open_.seq == seq:
-                open_.prompt = prompt
+    # -- policy ------------------------------------------------------------------------------------
 
     def adopt(self, snapshot: Snapshot, revision: int = 0) -> None:
         """Put ``snapshot`` in force: settle the holds that it decides, revoke the permits that it no longer gives.
@@ -479,34 +354,11 @@ class Authority:
         self.engine, self.snapshot, self.revision = engine, snapshot, revision
         self._seen.clear()
         self.leases.adopt(snapshot.limits)
-        for open_ in list(self._held.values()):
-            verdict = self.decide(open_.op, open_.resource).verdict
-            costs, short = open_.frame["costs"], open_.frame["short"]
-            if short and verdict == ASK:
-                verdict = DENY  # a new ask of the policy is another question
-            if verdict == DENY or (verdict == ALLOW and "spent" not in open_.frame and not costs):
-                self._settle(open_, VERDICTS[verdict])
-                self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
+        self.questions.adopt(lambda op, resource: self.decide(op, resource).verdict)
         for permit in [p for p in self._live if not p.holds()]:
             permit.revoke()
         for changed in list(self.on_change):
             changed()
-
-
-async def _first_of(
-    answer: asyncio.Future[tuple[str, str]], gone: asyncio.Event | None, seconds: float
-) -> str:
-    """Wait for the answer, for ``gone`` or for the time; returns "answered", "gone" or "expired"."""
-    leaving = asyncio.ensure_future(gone.wait()) if gone is not None else None
-    try:
-        tasks: set[asyncio.Future[Any]] = {answer} | ({leaving} if leaving is not None else set())
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        if leaving is not None:
-            leaving.cancel()
-    if answer.done():
-        return "answered"
-    return "gone" if gone is not None and gone.is_set() else "expired"
 
 
 def _quoted(text: str) -> str:

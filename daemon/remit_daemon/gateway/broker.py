@@ -111,7 +111,7 @@ class Broker:
             self._closed.clear()
             if self._authority.leases.purse is not None:
                 self._authority.leases.purse.settle()
-            for frame in self._authority.held_frames():
+            for frame in self._authority.questions.frames():
                 self.say(frame)
             self.poke()
             for frame in heard[1:]:
@@ -142,9 +142,9 @@ class Broker:
         try:
             kind = frame["type"]
             if kind == "asked":
-                self._authority.asked(int(frame["seq"]), str(frame["prompt"]))
+                self._authority.questions.asked(int(frame["seq"]), str(frame["prompt"]))
             elif kind == "answer":
-                self._authority.answered(
+                self._authority.questions.answered(
                     int(frame["seq"]), frame["verdict"], str(frame["message"]), str(frame["prompt"])
                 )
             elif kind == "snapshot":
