@@ -361,8 +361,8 @@ class World:
 
     def answer(self, verdict: str) -> None:
         """Answer every open question as the person does."""
-        for frame in self.authority.held_frames():
-            self.authority.answered(frame["seq"], verdict, "", "p1")
+        for frame in self.authority.questions.frames():
+            self.authority.questions.answered(frame["seq"], verdict, "", "p1")
 
     def answer_soon(self, verdict: str) -> None:
         """Answer the next question when it comes."""

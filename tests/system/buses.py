@@ -153,7 +153,7 @@ class Proxy:
         return [f for f in self.frames if f["type"] == "ask"]
 
     def answer(self, frame: dict[str, Any], verdict: str) -> None:
-        self.run(lambda: self.authority.answered(frame["seq"], verdict, "", "P1"))
+        self.run(lambda: self.authority.questions.answered(frame["seq"], verdict, "", "P1"))
 
     def acts(self) -> list[tuple[str, str, str, str, str]]:
         """Return operation, verdict, outcome, resource and note of all rows."""

@@ -4,7 +4,7 @@ Such a question is a prompt of the operation ``token`` whose resource says the a
 canonical text. It cannot be widened: its one scope is that text. No operation is held behind it; who asked comes back with
 the request that only it knows (RFC 8628) and finds it open, allowed, denied or missed:
 
-    asked ──▶ open ──▶ allowed ──▶ redeemed once for each request, within REDEEM_LIFE
+    asked ──▶ open ──▶ allowed ──▶ redeemed once for each request, within prompts.REDEEM_LIFE
                  ├───▶ denied
                  └───▶ missed: whoever answers later answers nobody
 
@@ -16,12 +16,12 @@ serves that client alone: a denial always, an allowance only where the kernel na
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker import limits, standing
+from remit_daemon.broker import limits, prompts, standing
 from remit_daemon.broker.events import Refused
 from remit_daemon.broker.judge import Judge
+from remit_daemon.broker.prompts import MAX_OPEN, PROMPT_LIFE, QUIET
 from remit_daemon.broker.records import (
     ONCE,
     PROCESS,
@@ -31,22 +31,16 @@ from remit_daemon.broker.records import (
     Grant,
     Prompt,
     Scope,
-    Settled,
 )
 from remit_daemon.broker.state import State
-from remit_daemon.broker.states import PromptMove, PromptState, move_prompt
-from remit_daemon.broker.views import prompt_view
+from remit_daemon.broker.states import PromptState
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS
 from remit_policy.match import escape
 from remit_policy.model import ALLOW, DENY
 
-PROMPT_LIFE = 600.0  # seconds until an unanswered prompt is missed
-MAX_OPEN = 100  # open prompts of one session, or of all clients; what is asked beyond is denied at once
 MAX_OPEN_OF_CLIENT = 10  # outside sessions: no program fills the list for the others
 MAX_REQUESTS = 16  # that wait for one prompt
 MAX_RESOURCE = 8192  # characters: a person has to read it
-QUIET = "the person is not to be asked now; try again later"
-REDEEM_LIFE = 600.0  # seconds in which what was allowed is fetched; RFC 8628 has the same life for question and answer
 
 
 def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev.Command]:
@@ -69,9 +63,7 @@ def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev
     if standing.mode(state, now) == "deny":
         return _at_once(event, "deny", QUIET)
     paid: list[ev.Command] = []
-    asked = [
-        p for p in state.prompts.values() if p.state is PromptState.OPEN and p.session == event.session
-    ]
+    asked = state.open_of(event.session)
     prompt = next((p for p in asked if _twin(p, event)), None)
     if prompt is not None and prompt.consent is not None:
         waiting = prompt.consent.requests
@@ -94,7 +86,7 @@ def ask(state: State, judge: Judge, event: ev.AskConsent, now: float) -> list[ev
     return [
         *paid,
         ev.Store(prompt),
-        ev.Notify("prompt", _view(state, prompt)),
+        ev.Notify("prompt", prompts.view(state, judge, prompt)),
         ev.Reply({"prompt": prompt.id}),
     ]
 
@@ -140,34 +132,12 @@ def _at_once(event: ev.AskConsent, verdict: str, why: str) -> list[ev.Command]:
     return [ev.Record(row), ev.Reply({"verdict": verdict, "grant": "", "message": why})]
 
 
-def entry(prompt: Prompt, actor: str, verdict: str, note: str) -> dict[str, Any]:
-    """Return the ledger's row of an answer to ``prompt``."""
-    return {
-        "actor": actor, "agent": prompt.agent, "session": prompt.session, "op": "answer", "verdict": verdict, "outcome": "answered",
-        "path": prompt.path, "prompt": prompt.id, "note": note, "pid": prompt.pid, "proc": prompt.proc, "exe": prompt.exe,
-    }  # fmt: skip
-
-
 def check_term(prompt: Prompt, duration: str) -> None:
     """Raise Refused when an answer to ``prompt`` cannot last for ``duration``, or comes too late."""
     if prompt.state is PromptState.MISSED:
         raise Refused(CONFLICT, "nobody waits for it any more; the program has to ask again")
     if duration == SESSION and not prompt.session:
         raise Refused(CONFLICT, "no session asks; answer for once, always or a time")
-
-
-def settle(state: State, prompt: Prompt, settled: Settled) -> list[ev.Command]:
-    """Close ``prompt`` with ``settled``; whoever waits finds it so."""
-    move = PromptMove.ALLOW if settled.verdict == "allow" else PromptMove.DENY
-    prompt = replace(
-        prompt, state=move_prompt(prompt.state, move), answer=settled, remaining=None, pass_until=settled.at + REDEEM_LIFE
-    )  # fmt: skip
-    state.prompts[prompt.id] = prompt
-    state.looks.pop(prompt.id, None)
-    return [
-        ev.Store(prompt),
-        ev.Notify("prompt.done", {"id": prompt.id, "state": prompt.state.value}),
-    ]
 
 
 def serves(grant: Grant, session: str, client: str, agent: str, text: str) -> bool:
@@ -234,5 +204,14 @@ def redeem(state: State, judge: Judge, event: ev.Redeem, now: float) -> list[ev.
     ]
 
 
-def _view(state: State, prompt: Prompt) -> dict[str, Any]:
-    return prompt_view(prompt, 0, bool(state.looks.get(prompt.id)), state.confined(prompt.session))
+def client_gone(state: State, client: str) -> list[ev.Command]:
+    """Miss what ``client``, which has ended, asked outside sessions, and end what was granted to it."""
+    out: list[ev.Command] = []
+    for prompt in [p for p in state.open_of("") if p.consent is not None and p.consent.client == client]:
+        out += prompts.miss(state, prompt)
+    # What was allowed ends with the client. That it was told no for longer stays, where its name outlives it.
+    gone = [g for g in state.grants.values() if client and g.client == client]
+    for grant in [g for g in gone if g.verdict == "allow" or client.startswith(PROCESS)]:
+        del state.grants[grant.id]
+        out.append(ev.Drop("grant", grant.id))
+    return out

@@ -354,3 +354,14 @@ class Reply:
 
 
 Command = Send | Store | Drop | Record | Notify | EndTree | Reply
+
+
+def ordered(commands: list[Command]) -> list[Command]:
+    """Put the durable first, then snapshots, then the rest; each kind keeps its order."""
+
+    def rank(c: Command) -> int:
+        if isinstance(c, (Store, Drop, Record)):
+            return 0
+        return 1 if isinstance(c, Send) and c.frame["type"] == "snapshot" else 2
+
+    return sorted(commands, key=rank)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from remit_daemon.broker.decider import Decider
+from remit_daemon.broker.events import Refused
 from remit_daemon.broker.records import Account, Grant, Prompt, Session, Standing, Stated
+from remit_daemon.broker.states import PromptState
+from remit_daemon.wire.rpc import CONFLICT, NOT_FOUND
 from remit_policy.model import Snapshot
 
 
@@ -30,6 +33,42 @@ class State:
     next_prompt: int = 1
     next_grant: int = 1
     standing: Standing = field(default_factory=Standing)
+
+    def session(self, ident: str) -> Session:
+        """Return the session ``ident``. Raises Refused when there is none."""
+        try:
+            return self.sessions[ident]
+        except KeyError:
+            raise Refused(NOT_FOUND, f"no session {ident}") from None
+
+    def running(self, ident: str) -> Session:
+        """Return the session ``ident``. Raises Refused when there is none, or nobody runs it: it has ended, or has no policy yet."""
+        session = self.session(ident)
+        if not session.live or ident not in self.bases:
+            raise Refused(CONFLICT, f"session {ident} is not running")
+        return session
+
+    def prompt(self, ident: str) -> Prompt:
+        """Return the prompt ``ident``. Raises Refused when there is none."""
+        try:
+            return self.prompts[ident]
+        except KeyError:
+            raise Refused(NOT_FOUND, f"no prompt {ident}") from None
+
+    def grant(self, ident: str) -> Grant:
+        """Return the grant ``ident``. Raises Refused when there is none."""
+        try:
+            return self.grants[ident]
+        except KeyError:
+            raise Refused(NOT_FOUND, f"no grant {ident}") from None
+
+    def open_of(self, session: str) -> list[Prompt]:
+        """Return the open prompts of ``session``, or with "" those of programs outside any, oldest first."""
+        return [p for p in self.prompts.values() if p.session == session and p.state is PromptState.OPEN]
+
+    def holding(self, prompt: str) -> int:
+        """Return how many operations wait for ``prompt``."""
+        return sum(1 for v in self.holds.values() if v == prompt)
 
     def waits(self, grant: Grant) -> bool:
         """Tell whether ``grant`` is withheld: the agent's program has changed since it was given. What was denied stays denied."""

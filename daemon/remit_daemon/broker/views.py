@@ -101,6 +101,11 @@ def is_exec(ops: tuple[str, ...], argv: tuple[str, ...]) -> bool:
     return bool(argv) and ("exec" in ops or "execute" in ops)
 
 
+def exec_argv(ops: tuple[str, ...], argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``argv`` where the question is about running a program with it, else none."""
+    return argv if is_exec(ops, argv) else ()
+
+
 def meaning(prompt: Prompt, scope: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...] | None]:
     """Return the operations, patterns and argument patterns of a grant of ``scope``.
 
@@ -147,3 +152,16 @@ def quiet_view(standing: Standing, now: float) -> dict[str, Any] | None:
     if not standing.quiet or standing.quiet_until <= now:
         return None
     return {"mode": standing.quiet, "until": standing.quiet_until}
+
+
+def session_entry(session: Session, op: str, *, actor: str = "remit", **fields: Any) -> dict[str, Any]:
+    """Return the ledger's row for ``op`` of ``session``."""
+    return {"actor": actor, "agent": session.agent, "session": session.id, "op": op, **fields}
+
+
+def answer_entry(prompt: Prompt, verdict: str, note: str) -> dict[str, Any]:
+    """Return the ledger's row of a person's answer to ``prompt``."""
+    return {
+        "actor": "human", "agent": prompt.agent, "session": prompt.session, "op": "answer", "verdict": verdict, "outcome": "answered",
+        "path": prompt.path, "path2": prompt.path2, "prompt": prompt.id, "note": note, "pid": prompt.pid, "proc": prompt.proc, "exe": prompt.exe,
+    }  # fmt: skip

@@ -7,8 +7,8 @@ Every part of the gateway comes here before an effect, and nowhere else:
                                                ask:   journal `held`, ask frame, wait -> answer -> decide again -> as above
 
 - The row is in the journal before ``permit`` returns; ``Permit.done`` completes it. No row, no permit.
-- Identical asks (operation, resources) that are open at once share one hold and one question. A hold ends by exactly
-  one of: answer, a new snapshot that settles it, its time, all who wait giving up. The question outlives the
+- Identical asks (operation, resources) that are open at once share one hold and one question (``questions``). A hold ends by
+  exactly one of: answer, a new snapshot that settles it, its time, all who wait giving up. The question outlives the
   hold's time at remitd, where a later answer serves the retry.
 - remitd may be away: what is allowed or denied goes on under the snapshot, what is held waits, and is said again.
 - When a snapshot comes, permits that it no longer gives are revoked: what was allowed by a rule must still be, what a
@@ -24,24 +24,24 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from remit_daemon.gateway.journal import Journal, JournalFailed, tail
-from remit_daemon.wire.control import FIRST_OF_GATEWAY
-from remit_policy.laws import conditions
-from remit_policy.limits import Purse
-from remit_policy.model import ALLOW, ASK, DENY, VERDICTS, Decision, Rule, Snapshot
+from remit_daemon.gateway.leases import Leases
+from remit_daemon.gateway.meters import Meters, metered
+from remit_daemon.gateway.permits import Origin, Permit, Refused, Standing
+from remit_daemon.gateway.questions import Questions, TooMany
+from remit_daemon.wire.journal import JournalFailed
+from remit_policy.model import ALLOW, ASK, DENY, Decision, Rule, Snapshot
 from remit_policy.narrowed import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from remit_daemon.gateway.journal import Journal
     from remit_policy.limits import Costs
 
+__all__ = ["Authority", "Origin", "Permit", "Refused", "Standing"]
+
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
-MAX_HELD = 256  # questions held at once; remitd keeps 100 of a session open, the rest is for its being away
-MAX_WAITING = (
-    4096  # acts that wait for those questions; more are refused, so a flood cannot make us keep them
-)
 MAX_LIVE = 16_384  # permits that are watched for revocation; more acts at once are refused
 MAX_SEEN = 20_000  # first uses remembered; beyond, they are recorded again rather than missed
 QUIET = (
@@ -51,206 +51,6 @@ QUIET = (
 
 _FAULT = "built-in: a fault of the gateway"
 _EACH = -2  # no hash's number that matters: a use that is recorded each time
-
-
-class Origin:
-    """Which process does it: ``pid``, its pidfd's inode ``proc``, program, short name, arguments. For records and prompts."""
-
-    __slots__ = ("argv", "comm", "exe", "pid", "proc")
-
-    def __init__(
-        self, pid: int = 0, proc: str = "", exe: str = "", comm: str = "", argv: tuple[str, ...] = ()
-    ) -> None:
-        self.pid = pid
-        self.proc = proc
-        self.exe = exe
-        self.comm = comm
-        self.argv = argv
-
-    @classmethod
-    def of(cls, frame: dict[str, Any]) -> Origin:
-        """Return the origin that a supervisor's frame names; what it lacks is empty."""
-        argv = frame.get("argv") or ()
-        return cls(
-            int(frame.get("pid") or 0), str(frame.get("proc") or ""), str(frame.get("exe") or ""),
-            str(frame.get("comm") or ""), tuple(str(a) for a in argv),
-        )  # fmt: skip
-
-
-class Refused(Exception):
-    """The act must not happen. ``how`` says what can be done about it; ``rule`` is ``file:line`` or a built-in's name."""
-
-    def __init__(
-        self, reason: str, *, rule: str = "", op: str = "", resource: str = "", how: str = ""
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.rule = rule
-        self.op = op
-        self.resource = resource
-        self.how = how
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the body of a refusal that an agent can read."""
-        return {
-            "error": "refused by remit",
-            "op": self.op,
-            "resource": self.resource,
-            "reason": self.reason,
-            "rule": self.rule,
-            "how": self.how,
-        }
-
-
-class Permit:
-    """One allowed act, recorded as pending until ``done``.
-
-    ``on_revoked`` is called (once, in the loop) when a later snapshot no longer gives it: close what it opened. One that
-    is set after that is called at once.
-    """
-
-    __slots__ = (
-        "_authority",
-        "_on_revoked",
-        "_open",
-        "_seq",
-        "answered",
-        "op",
-        "origin",
-        "resource",
-        "revoked",
-        "rule",
-    )
-
-    def __init__(
-        self,
-        authority: Authority,
-        seq: int,
-        op: str,
-        resource: str,
-        origin: Origin,
-        rule: Rule | None,
-        answered: bool,
-    ) -> None:
-        self._authority = authority
-        self._seq = seq
-        self._open = True
-        self.op = op
-        self.resource = resource
-        self.origin = origin
-        self.rule = rule
-        self.answered = answered  # a person (or a question's end) allowed it, not a rule
-        self._on_revoked: Callable[[], None] | None = None
-        self.revoked = False
-
-    @property
-    def on_revoked(self) -> Callable[[], None] | None:
-        """Return what is called when the permit is revoked."""
-        return self._on_revoked
-
-    @on_revoked.setter
-    def on_revoked(self, call: Callable[[], None] | None) -> None:
-        if self.revoked and call is not None:
-            call()
-        else:
-            self._on_revoked = call
-
-    def revoke(self) -> None:
-        """Call ``on_revoked``, now or when it is set. It may raise what it likes: others are revoked all the same."""
-        call, self._on_revoked, self.revoked = self._on_revoked, None, True
-        if call is not None:
-            try:
-                call()
-            except Exception as e:
-                self._authority.fault("revoke", f"internal fault: {type(e).__name__}: {e}")
-
-    def done(self, outcome: str = "ok", *, note: str = "") -> None:
-        """Complete the journal's row with ``outcome`` (`ok` or an errno's name); only the first call counts."""
-        if self._open:
-            self._open = False
-            self._authority._completed(self, f"{outcome} {note}" if note else outcome)
-
-    def holds(self) -> bool:
-        """Say whether the snapshot in force still gives this permission."""
-        decision = self._authority.decide(self.op, self.resource)
-        return decision.verdict != DENY if self.answered else decision.verdict == ALLOW
-
-    def spend(self, amount: int) -> bool:
-        """Count ``amount`` bytes against the rule's budget; False when it is spent: stop, or ask by a new ``permit``."""
-        return self.answered or self._authority.spend(self.rule, amount)
-
-    def flow(self, amount: int) -> bool:
-        """Count ``amount`` bytes against the limits of the agent; False when they are spent. Once for each byte."""
-        return self._authority.flow(amount) or self.answered
-
-
-class Standing:
-    """An act that a rule allows without rate, window or budget: decided once, and recorded each time it is done.
-
-    It ends with the snapshot that it was decided by.
-    """
-
-    __slots__ = ("_authority", "_engine", "_op", "_origin", "_resource", "_rule", "_tail")
-
-    def __init__(
-        self, authority: Authority, op: str, resource: str, origin: Origin, decision: Decision, note: str
-    ) -> None:
-        self._authority = authority
-        self._engine = authority.engine
-        self._op = op
-        self._resource = resource
-        self._origin = origin
-        self._rule = decision.rule
-        self._tail = tail(op, "allow", "pending", origin, resource, rule=decision.source, note=note)
-
-    def record(self) -> int:
-        """Record the act and return its number; 0 when it must be asked for by ``permit_now``. Raises JournalFailed."""
-        authority = self._authority
-        if authority.engine is not self._engine or len(authority._live) >= MAX_LIVE:
-            return 0
-        return authority.journal.again(self._tail)
-
-    def permit(self, number: int) -> Permit:
-        """Return the permit of the act that was recorded as ``number``."""
-        authority = self._authority
-        permit = Permit(authority, number, self._op, self._resource, self._origin, self._rule, False)
-        authority._live.add(permit)
-        return permit
-
-    def take(self) -> Permit | None:
-        """Return the permit of one more such act, recorded; None as ``record`` returns 0. Raises JournalFailed."""
-        number = self.record()
-        return self.permit(number) if number else None
-
-
-class _Hold:
-    """A question that is open: ``answer`` resolves to the verdict's name and the person's message."""
-
-    __slots__ = (
-        "answer", "answered", "charged", "count", "frame", "key", "op", "path2", "prompt", "resource", "seq", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        seq: int,
-        op: str,
-        resource: str,
-        path2: str,
-        frame: dict[str, Any],
-        answer: asyncio.Future[tuple[str, str]],
-    ) -> None:
-        self.seq = seq
-        self.op = op
-        self.resource = resource
-        self.path2 = path2
-        self.frame = frame
-        self.answer = answer
-        self.prompt = ""
-        self.answered = False  # by a person
-        self.charged = False  # remitd counted it, for one act
-        self.key: tuple[str, str, str, int] = (op, resource, path2, 0)
-        self.count = 1
-        self.waiting = 0
 
 
 class Authority:
@@ -275,13 +75,9 @@ class Authority:
         self.on_change: list[Callable[[], None]] = []  # called when a new snapshot is in force
         self.say: Callable[[dict[str, Any]], None] = lambda frame: None  # to remitd; lost while it is away
         self._hold = hold
-        self._clock = clock
-        self._minute = minute or _minute_of_day
-        self._counters: dict[tuple[object, ...], float] = {}
-        self._levels: dict[tuple[object, ...], tuple[float, float]] = {}  # bytes spent, at which time
-        self.purse = Purse(snapshot.limits) if snapshot.limits else None
-        self._held: dict[tuple[str, str, str, int], _Hold] = {}
-        self._waiting = 0
+        self._meters = Meters(clock, minute)
+        self.leases = Leases(snapshot.limits, lambda frame: self.say(frame))
+        self.questions = Questions(journal, lambda frame: self.say(frame))
         self._live: set[Permit] = set()
         self._seen: set[int] = set()
 
@@ -296,86 +92,16 @@ class Authority:
         except Exception:
             return Decision(DENY, None)
 
-    def _counted(self, decision: Decision, op: str) -> Decision:
-        """Apply the deciding rule's rate and window. A use counts when it is decided: one that then fails was tried."""
-        rule = decision.rule
-        if rule is None or rule.op != op or decision.verdict != ALLOW or not _metered(rule):
-            return decision
-        now = self._clock()
-        decision, spend = conditions(decision, self._counters, now, self._minute())
-        if spend is not None:
-            self._counters[spend[0]] = spend[1]
-        if decision.verdict == ALLOW and rule.budget and self._level(rule, now) >= rule.budget[0]:
-            return Decision(ASK, rule)
-        return decision
-
     def spend(self, rule: Rule | None, amount: int) -> bool:
-        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives.
-
-        What was spent comes back evenly over the budget's time, as with rates.
-        """
-        if rule is None or not rule.budget:
-            return True
-        now = self._clock()
-        level = self._level(rule, now) + amount
-        self._levels[_budget_key(rule)] = (level, now)
-        return level <= rule.budget[0]
-
-    def _level(self, rule: Rule, now: float) -> float:
-        """Return how many bytes of the budget of ``rule`` are spent and not yet back."""
-        level, since = self._levels.get(_budget_key(rule), (0.0, now))
-        assert rule.budget is not None
-        size, seconds = rule.budget
-        return max(0.0, level - (now - since) * size / seconds)
-
-    # -- limits of the agent -----------------------------------------------------------------------
-
-    def _costs(self, op: str, rule: Rule | None) -> Costs:
-        """Return what an act counts against the limits in force."""
-        if self.purse is None or op in QUIET:
-            return ()
-        costs = [("calls", 1)]
-        if op == "connect":
-            costs.append(("bytes", 1))  # that a spent limit asks when the connection is made
-        if rule is not None and rule.cost:
-            costs.append(("spend", rule.cost))
-        return self.purse.relevant(costs)
-
-    def _paid(self, costs: Costs) -> bool:
-        """Pay ``costs`` from the leases; False when remitd has to be asked."""
-        if self.purse is None or not costs:
-            return True
-        paid = self.purse.take(costs)
-        self._tell()
-        return paid
+        """Count ``amount`` bytes against the budget of ``rule``; False when more is spent than it gives."""
+        return self._meters.spend(rule, amount)
 
     def flow(self, amount: int) -> bool:
         """Count ``amount`` bytes of traffic; False when the agent's limits have no room for more."""
-        if self.purse is None or not self.purse.limits("bytes"):
-            return True
-        within = self.purse.flow(amount)
-        self._tell()
-        return within
+        return self.leases.flow(amount)
 
-    def leased(self, limit: str, given: int, recall: bool) -> None:
-        """Take what remitd has given of ``limit`` in all."""
-        if self.purse is not None:
-            self.purse.granted(limit, given, recall)
-            self._tell()
-
-    def _tell(self) -> None:
-        if self.purse is not None and self.purse.due:
-            for limit, used, returned, want in self.purse.due:
-                self.say(
-                    {"type": "lease", "limit": limit, "used": used, "returned": returned, "want": want}
-                )
-            self.purse.due.clear()
-
-    def end_leases(self) -> None:
-        """Give back what is left of them."""
-        if self.purse is not None:
-            self.purse.close()
-            self._tell()
+    def _costs(self, op: str, rule: Rule | None) -> Costs:
+        return () if op in QUIET else self.leases.costs(op, rule)
 
     # -- permits -----------------------------------------------------------------------------------
 
@@ -398,12 +124,12 @@ class Authority:
         be asked although a rule allows it.
         """
         try:
-            decision = self._counted(self.decide(op, resource), op)
+            decision = self._meters.counted(self.decide(op, resource), op)
             if insist and decision.verdict == ALLOW:
                 decision = Decision(ASK, decision.rule)
                 note = f"{note}; {insist}" if note else insist
             costs = self._costs(op, decision.rule)
-            short = decision.verdict == ALLOW and not self._paid(costs)
+            short = decision.verdict == ALLOW and not self.leases.take(costs)
             if decision.verdict == ALLOW and not short:
                 return self._allow(op, resource, origin, decision, path2, note)
             if decision.verdict == ASK or short:
@@ -423,8 +149,8 @@ class Authority:
     def permit_now(self, op: str, resource: str, origin: Origin, note: str = "") -> Permit | None:
         """Return what ``permit`` would, at once; None when a person is to be asked. Raises Refused."""
         try:
-            decision = self._counted(self.decide(op, resource), op)
-            if decision.verdict == ALLOW and not self._paid(self._costs(op, decision.rule)):
+            decision = self._meters.counted(self.decide(op, resource), op)
+            if decision.verdict == ALLOW and not self.leases.take(self._costs(op, decision.rule)):
                 return None
             if decision.verdict == ALLOW:
                 return self._allow(op, resource, origin, decision, "", note)
@@ -441,19 +167,17 @@ class Authority:
         """Complete permits as ``Permit.done(note=…)`` does, with one write for all."""
         rows = []
         for permit, note in done:
-            if permit._open:
-                permit._open = False
-                permit.on_revoked = None
-                self._live.discard(permit)
-                if permit._seq:
-                    rows.append((permit._seq, f"ok {note}" if note else "ok"))
+            self._live.discard(permit)
+            seq = permit.end()
+            if seq:
+                rows.append((seq, f"ok {note}" if note else "ok"))
         if rows:
             self.journal.done_all(rows)
 
     def standing(self, op: str, resource: str, origin: Origin, note: str = "") -> Standing | None:
         """Return what allows this act as often as it is done, None when each time must be decided anew."""
         decision = self.decide(op, resource)
-        if decision.verdict != ALLOW or op in QUIET or _metered(decision.rule):
+        if decision.verdict != ALLOW or op in QUIET or metered(decision.rule):
             return None
         if self._costs(op, decision.rule):
             return None
@@ -496,7 +220,7 @@ class Authority:
         note: str,
         answered: bool = False,
     ) -> Permit:
-        if len(self._live) >= MAX_LIVE:
+        if self.full():
             raise Refused(
                 "too many connections are open", rule="built-in: limits", op=op, resource=resource
             )
@@ -510,14 +234,23 @@ class Authority:
             self._seen.add(first)
         permit = Permit(self, 0 if op in QUIET else seq, op, resource, origin, decision.rule, answered)
         if op not in QUIET:
-            self._live.add(permit)
+            self.watch(permit)
         return permit
 
-    def _completed(self, permit: Permit, outcome: str) -> None:
+    def full(self) -> bool:
+        """Tell whether no more permits can be watched."""
+        return len(self._live) >= MAX_LIVE
+
+    def watch(self, permit: Permit) -> None:
+        """Revoke ``permit`` when a snapshot no longer gives it, until it is completed."""
+        self._live.add(permit)
+
+    def completed(self, permit: Permit, outcome: str) -> None:
+        """Complete the row of ``permit`` with ``outcome``."""
         self._live.discard(permit)
-        permit.on_revoked = None
-        if permit._seq:
-            self.journal.done(permit._seq, outcome)
+        seq = permit.end()
+        if seq:
+            self.journal.done(seq, outcome)
 
     def _denied(
         self, op: str, resource: str, origin: Origin, decision: Decision, path2: str, note: str
@@ -567,41 +300,34 @@ class Authority:
 
         ``short``: the policy allows it, and the question is about a limit, for which each act is a question of its own.
         """
-        open_ = self._join(op, resource, origin, decision, path2, note, insist, costs, short)
+        try:
+            question = self.questions.join(
+                op, resource, origin, decision, path2, note, insist, costs, short
+            )
+        except TooMany as e:
+            raise self.refuse(op, resource, origin, str(e), "built-in: limits") from None
         rule = decision.rule
         seconds = (
             hold
             if hold is not None
             else self._hold or (rule.hold if rule and rule.hold else self.snapshot.hold)
         )
-        open_.waiting += 1
-        self._waiting += 1
-        why = "gone"
-        try:
-            done = await _first_of(open_.answer, gone, seconds)
-            if done == "expired":
-                why = "expired"
-                raise Refused(
-                    f"nobody answered within {seconds:g} s", rule=decision.source, op=op, resource=resource,
-                    how=f"the question{_prompt(open_.prompt)} stays open: try again once it is answered"
-                    " (remit prompts, remit answer)",
-                )  # fmt: skip
-            if done == "gone":
-                raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
-            verdict, message = open_.answer.result()
-            if costs and verdict == "allow":
-                if open_.charged and self.purse is not None:
-                    self.purse.pay(costs)  # remitd counted the first of those that waited
-                    self._tell()
-                open_.charged = True
-            if insist and verdict == "allow" and not open_.prompt:
-                verdict, message = "deny", "suspicious, and nobody was asked"
-        finally:
-            open_.waiting -= 1
-            self._waiting -= 1
-            if not open_.waiting and not open_.answer.done():
-                self._release(open_, why)
-                self.say({"type": "cancel", "seq": open_.seq, "why": why})
+        done = await self.questions.wait(question, gone, seconds)
+        if done == "expired":
+            raise Refused(
+                f"nobody answered within {seconds:g} s", rule=decision.source, op=op, resource=resource,
+                how=f"the question{_prompt(question.prompt)} stays open: try again once it is answered"
+                " (remit prompts, remit answer)",
+            )  # fmt: skip
+        if done == "gone":
+            raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
+        verdict, message = question.answer.result()
+        if costs and verdict == "allow":
+            if question.charged:
+                self.leases.pay(costs)  # remitd counted the first of those that waited
+            question.charged = True
+        if insist and verdict == "allow" and not question.prompt:
+            verdict, message = "deny", "suspicious, and nobody was asked"
         if gone is not None and gone.is_set():
             raise Refused("the program gave up", rule=decision.source, op=op, resource=resource)
         now = self.decide(op, resource)
@@ -612,96 +338,12 @@ class Authority:
                 op=op, resource=resource, how="ask the person, or go on without it",
             )  # fmt: skip
         # What a rule or a grant now gives can be revoked with it; past a spent rate or budget it was the person who said yes.
-        answered = now.verdict != ALLOW or _metered(now.rule)
+        answered = now.verdict != ALLOW or metered(now.rule)
         if short:
-            answered = open_.answered
+            answered = question.answered
         return self._allow(op, resource, origin, now, path2, note, answered)
 
-    def _join(
-        self,
-        op: str,
-        resource: str,
-        origin: Origin,
-        decision: Decision,
-        path2: str,
-        note: str,
-        insist: bool,
-        costs: Costs,
-        short: bool,
-    ) -> _Hold:
-        """Return the open hold for this access, a new one when there is none."""
-        if self._waiting >= MAX_WAITING:
-            raise self.refuse(op, resource, origin, "too many operations are held", "built-in: limits")
-        key = (op, resource, path2, 0)
-        open_ = None if short else self._held.get(key)
-        if open_ is not None:
-            open_.count += 1
-            return open_
-        if len(self._held) >= MAX_HELD:
-            raise self.refuse(op, resource, origin, "too many questions are open", "built-in: limits")
-        number = self.journal.act(
-            op, "ask", "held", origin, resource, path2=path2, rule=decision.source, note=note
-        )
-        frame = {
-            "type": "ask",
-            "seq": FIRST_OF_GATEWAY + number,
-            "ops": [op],
-            "path": resource,
-            "path2": path2,
-            "pid": origin.pid,
-            "proc": origin.proc,
-            "exe": origin.exe,
-            "comm": origin.comm,
-            "argv": list(origin.argv),
-            "source": decision.source,
-            "count": 1,
-            "costs": [f"{kind}:{n}" for kind, n in costs],
-            "short": short,
-        }
-        if insist:
-            frame["spent"] = True  # the rule that allows it counts no more: only a grant or a person does
-        open_ = _Hold(
-            FIRST_OF_GATEWAY + number,
-            op,
-            resource,
-            path2,
-            frame,
-            asyncio.get_running_loop().create_future(),
-        )
-        if short:
-            open_.key = (op, resource, path2, number)
-        self._held[open_.key] = open_
-        self.say(frame)
-        return open_
-
-    def _release(self, open_: _Hold, outcome: str) -> None:
-        self._held.pop(open_.key, None)
-        self.journal.done(open_.seq - FIRST_OF_GATEWAY, outcome)
-
-    def _settle(self, open_: _Hold, verdict: str, message: str = "") -> None:
-        self._release(open_, "allowed" if verdict == "allow" else "denied")
-        if not open_.answer.done():
-            open_.answer.set_result((verdict, message))
-
-    def held_frames(self) -> list[dict[str, Any]]:
-        """Return the asks that are still held, to be said again to a new remitd."""
-        return [{**h.frame, "count": h.count} for h in self._held.values()]
-
-    # -- what remitd says --------------------------------------------------------------------------
-
-    def answered(self, seq: int, verdict: str, message: str = "", prompt: str = "") -> None:
-        """Take remitd's answer to the ask ``seq``, and the prompt it was given to; one no longer held is passed over."""
-        for open_ in list(self._held.values()):
-            if open_.seq == seq:
-                open_.prompt = prompt or open_.prompt
-                open_.answered = bool(prompt)
-                self._settle(open_, "allow" if verdict == "allow" else "deny", message)
-
-    def asked(self, seq: int, prompt: str) -> None:
-        """Take the id of the prompt that stands for the ask ``seq``."""
-        for open_ in self._held.values():
-            if open_.seq == seq:
-                open_.prompt = prompt
+    # -- policy ------------------------------------------------------------------------------------
 
     def adopt(self, snapshot: Snapshot, revision: int = 0) -> None:
         """Put ``snapshot`` in force: settle the holds that it decides, revoke the permits that it no longer gives.
@@ -711,52 +353,12 @@ class Authority:
         engine = engine_of(snapshot)
         self.engine, self.snapshot, self.revision = engine, snapshot, revision
         self._seen.clear()
-        if self.purse is not None:
-            self.purse.adopt(snapshot.limits)
-        elif snapshot.limits:
-            self.purse = Purse(snapshot.limits)
-        for open_ in list(self._held.values()):
-            verdict = self.decide(open_.op, open_.resource).verdict
-            costs, short = open_.frame["costs"], open_.frame["short"]
-            if short and verdict == ASK:
-                verdict = DENY  # a new ask of the policy is another question
-            if verdict == DENY or (verdict == ALLOW and "spent" not in open_.frame and not costs):
-                self._settle(open_, VERDICTS[verdict])
-                self.say({"type": "cancel", "seq": open_.seq, "why": "gone"})
+        self.leases.adopt(snapshot.limits)
+        self.questions.adopt(lambda op, resource: self.decide(op, resource).verdict)
         for permit in [p for p in self._live if not p.holds()]:
             permit.revoke()
         for changed in list(self.on_change):
             changed()
-
-
-async def _first_of(
-    answer: asyncio.Future[tuple[str, str]], gone: asyncio.Event | None, seconds: float
-) -> str:
-    """Wait for the answer, for ``gone`` or for the time; returns "answered", "gone" or "expired"."""
-    leaving = asyncio.ensure_future(gone.wait()) if gone is not None else None
-    try:
-        tasks: set[asyncio.Future[Any]] = {answer} | ({leaving} if leaving is not None else set())
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        if leaving is not None:
-            leaving.cancel()
-    if answer.done():
-        return "answered"
-    return "gone" if gone is not None and gone.is_set() else "expired"
-
-
-def _metered(rule: Rule | None) -> bool:
-    return rule is not None and bool(rule.rate or rule.window or rule.budget)
-
-
-def _budget_key(rule: Rule) -> tuple[object, ...]:
-    # By line: several patterns of one rule share what it gives, other hosts' rules have their own.
-    return (rule.layer, rule.source, rule.role, rule.op, rule.budget)
-
-
-def _minute_of_day() -> int:
-    local = time.localtime()
-    return local.tm_hour * 60 + local.tm_min
 
 
 def _quoted(text: str) -> str:

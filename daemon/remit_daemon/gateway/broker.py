@@ -61,8 +61,8 @@ class Broker:
     async def farewell(self) -> None:
         """Say what is left of the leases, and wait for remitd to have heard it, a moment at most."""
         writer = self._writer
-        self._authority.end_leases()
-        if writer is None or self._authority.purse is None:
+        self._authority.leases.end()
+        if writer is None or self._authority.leases.purse is None:
             return
         try:
             writer.write_eof()
@@ -109,9 +109,9 @@ class Broker:
             self._snapshot(heard[0])
             self._writer = writer
             self._closed.clear()
-            if self._authority.purse is not None:
-                self._authority.purse.settle()
-            for frame in self._authority.held_frames():
+            if self._authority.leases.purse is not None:
+                self._authority.leases.purse.settle()
+            for frame in self._authority.questions.frames():
                 self.say(frame)
             self.poke()
             for frame in heard[1:]:
@@ -142,15 +142,17 @@ class Broker:
         try:
             kind = frame["type"]
             if kind == "asked":
-                self._authority.asked(int(frame["seq"]), str(frame["prompt"]))
+                self._authority.questions.asked(int(frame["seq"]), str(frame["prompt"]))
             elif kind == "answer":
-                self._authority.answered(
+                self._authority.questions.answered(
                     int(frame["seq"]), frame["verdict"], str(frame["message"]), str(frame["prompt"])
                 )
             elif kind == "snapshot":
                 self._snapshot(frame)
             elif kind == "lease":
-                self._authority.leased(str(frame["limit"]), int(frame["given"]), bool(frame["recall"]))
+                self._authority.leases.given(
+                    str(frame["limit"]), int(frame["given"]), bool(frame["recall"])
+                )
             elif kind not in control.DAEMON_THEN:
                 raise Lost(f"said {kind!r}")
         except (KeyError, TypeError, ValueError) as e:

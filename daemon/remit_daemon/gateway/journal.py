@@ -12,37 +12,30 @@ import time
 from typing import TYPE_CHECKING
 
 from remit_daemon.wire import journal
+from remit_daemon.wire.journal import JournalFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from remit_daemon.gateway.authority import Origin
 
-POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 MAX_FIELD = 16_384  # characters of one field: longer than any name, longer than the URLs that servers take
 MAX_ARGV = 100_000  # characters of all arguments that are kept; a record must stay below journal.MAX_RECORD
 
 
-class JournalFailed(OSError):
-    """The journal did not take a record: the act must not happen."""
-
-
-class Journal:
-    """One gateway's journal, open for appending. ``poke`` tells remitd that it has grown."""
+class Journal(journal.Appending):
+    """One gateway's journal."""
 
     def __init__(
         self, path: str, poke: Callable[[], None] = lambda: None, clock: Callable[[], int] = time.time_ns
     ) -> None:
         """Make the file at ``path``. Raises OSError, also when it is there already."""
-        self._fd = os.open(
+        fd = os.open(
             path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        self.poke = poke
+        super().__init__(fd, poke)
         self._clock = clock
-        self._poked = 0.0
         self._seq = 0
-        self._size = 0
-        self._torn = False
 
     def act(
         self,
@@ -103,36 +96,6 @@ class Journal:
 
     def _write(self, payload: bytes) -> None:
         self._put(journal.seal(payload))
-
-    def _put(self, raw: bytes) -> None:
-        try:
-            if self._torn:
-                raise OSError(5, "it ends in half a record")
-            if os.write(self._fd, raw) != len(raw):
-                self._tear()
-                raise OSError(5, "short write")
-            self._size += len(raw)
-        except OSError as e:
-            raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
-        now = time.monotonic()
-        if now - self._poked > POKE_EVERY:
-            self._poked = now
-            self.poke()
-
-    def _tear(self) -> None:
-        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
-        try:
-            os.ftruncate(self._fd, self._size)
-        except OSError:
-            self._torn = True
-
-    def sync(self) -> None:
-        """Return when all that was written is on the disk."""
-        os.fdatasync(self._fd)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
 
 
 def tail(

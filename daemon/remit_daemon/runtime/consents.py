@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.consents import PROMPT_LIFE
+from remit_daemon.broker.prompts import PROMPT_LIFE
 from remit_daemon.broker.records import Fact
 from remit_daemon.broker.states import PromptState
 from remit_daemon.runtime.lines import Params, want

@@ -6,6 +6,7 @@ import os
 import time
 
 from remit_daemon.wire import journal
+from remit_daemon.wire.journal import JournalFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,55 +15,25 @@ if TYPE_CHECKING:
     from remit_daemon.supervisor.target import Process, Targets
     from remit_policy.model import Decision
 
-_POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 _COUNT_EVERY = 30.0  # seconds between counts of static reads
 _MAX_ARGV = 200_000  # characters of an exec's arguments that are kept
 _MAX_SEEN = 50_000  # first reads remembered; beyond, they are recorded again rather than missed
 
 
-class JournalFailed(OSError):
-    """The journal did not take a record: the act must not happen."""
-
-
-class Journal:
-    """One session's journal, open for appending."""
+class Journal(journal.Appending):
+    """One session's journal."""
 
     def __init__(self, path: str, targets: Targets, poke: Callable[[], None]) -> None:
-        self._fd = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        super().__init__(fd, poke)
         self._targets = targets
-        self._poke = poke
-        self._poked = 0.0
         self._counted = time.monotonic()
         self._seq = 0
-        self._size = os.fstat(self._fd).st_size
-        self._torn = False
         self._seen: set[int] = set()  # hashes, keyed anew in each process: nobody can make one collide
         self.static_reads = 0
 
     def _write(self, fields: list[str]) -> None:
-        raw = journal.pack(fields)
-        try:
-            if self._torn:
-                raise OSError(5, "it ends in half a record")
-            if os.write(self._fd, raw) != len(raw):
-                self._tear()
-                raise OSError(5, "short write")
-            self._size += len(raw)
-        except OSError as e:
-            raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
-        now = time.monotonic()
-        if now - self._poked > _POKE_EVERY:
-            self._poked = now
-            self._poke()
-
-    def _tear(self) -> None:
-        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
-        try:
-            os.ftruncate(self._fd, self._size)
-        except OSError:
-            self._torn = True
+        self._put(journal.pack(fields))
 
     def act(
         self,
@@ -146,13 +117,3 @@ class Journal:
         if self.first_read("datagram", where):
             process = self._targets.process(tid)
             self.act("connect", "allow", "passed", process, where, rule=decision.source, note="datagram")
-
-    def close(self) -> None:
-        """Let the file go; nothing more is written."""
-        if not self._torn:
-            self._torn = True
-            os.close(self._fd)
-
-    def sync(self) -> None:
-        """Return when all that was written is on the disk."""
-        os.fdatasync(self._fd)

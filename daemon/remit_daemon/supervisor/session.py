@@ -18,9 +18,9 @@ import time
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Beside, Descriptor, Note
-from remit_daemon.supervisor.record import JournalFailed
+from remit_daemon.supervisor.holds import Hold, Holds
 from remit_daemon.supervisor.resolve import Pin, Place, real_path
-from remit_daemon.supervisor.target import comm
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy import model
 
 TYPE_CHECKING = False
@@ -39,36 +39,12 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Note], Act | Effect]
 
-_MAX_HELD = 1024  # held calls at once; more are refused, so a flood cannot make us keep its objects
 _MAX_WORKERS = 128  # calls that wait in threads at once; more are refused with EAGAIN
 _MAX_AGAIN = 8  # how often a call is looked at anew before it is refused
-_LOOK_AT_TARGETS = 1.0  # seconds between checks that the targets of holds still wait
 _FAREWELL = 1.0  # seconds that the terminal waits for remitd's last words
 _CALL = (("calls", 1),)
 _REMOVAL = (("calls", 1), ("delete", 1))
 _QUIET = ("read", "list")  # recorded at their first use only
-
-
-class Hold:
-    """An operation that waits for the person."""
-
-    __slots__ = (
-        "act", "asked", "costs", "deadline", "decision", "note", "ops", "process", "prompt", "seq", "short",
-    )  # fmt: skip
-
-    def __init__(
-        self, seq: int, note: Note, act: Act, decision: Decision, ops: list[str], deadline: float, costs: Costs,
-        short: bool,
-    ) -> None:  # fmt: skip
-        self.seq = seq
-        self.note = note
-        self.act = act
-        self.decision = decision
-        self.ops = ops
-        self.deadline = deadline
-        self.costs = costs
-        self.short = short  # the policy allows it; a limit is to be asked about
-        self.prompt = ""
 
 
 class Session:
@@ -103,9 +79,8 @@ class Session:
         self._hold = hold
         self._handlers: dict[int, tuple[str, Handler]] = {}
         self._by_name: dict[str, Handler] = {}
-        self._held: dict[int, Hold] = {}
+        self._holds = Holds(journal, targets, upcall, self._refuse)
         self._workers = 0
-        self._looked = 0.0
         self.farewell: str | None = None
         self._told = _thread.allocate_lock()  # held until remitd has said its last words
         self._told.acquire()
@@ -403,63 +378,16 @@ class Session:
     def _keep(
         self, note: Note, act: Act, decision: Decision, asking: list[str], short: bool = False
     ) -> None:
-        if len(self._held) >= _MAX_HELD:
-            raise OSError(errno.EACCES, "too many operations are held")
+        self._holds.check_room()
         seq = self._record(note, act, "ask", "held", decision)
         rule = decision.rule
         seconds = self._hold or (rule.hold if rule and rule.hold else self.authority.snapshot.hold)
         costs = self._costs(act)
-        hold = Hold(seq, note, act, decision, asking, time.monotonic() + seconds, costs, short)
-        self._held[seq] = hold
-        self._upcall.send(self._ask_frame(hold))
-
-    def _ask_frame(self, hold: Hold) -> dict[str, Any]:
-        note, act = hold.note, hold.act
-        try:
-            process = self.targets.process(note.tid)
-            pid, inode, exe = process.tgid, process.inode, self.targets.exe(process)
-        except OSError:
-            pid, inode, exe = note.tid, "", ""
-        return {
-            "type": "ask",
-            "seq": hold.seq,
-            "ops": list(dict.fromkeys(hold.ops)),
-            "path": act.path,
-            "path2": act.path2,
-            "pid": pid,
-            "proc": inode,
-            "exe": exe,
-            "comm": comm(pid),
-            "argv": act.argv or [],
-            "source": hold.decision.source,
-            "count": 1,
-            "costs": [f"{kind}:{n}" for kind, n in hold.costs],
-            "short": hold.short,
-        }
-
-    def _release(self, hold: Hold, outcome: str) -> None:
-        self._held.pop(hold.seq, None)
-        hold.act.close()
-        self.journal.done(hold.seq, outcome)
+        self._holds.keep(Hold(seq, note, act, decision, asking, time.monotonic() + seconds, costs, short))
 
     def expire(self, now: float) -> float | None:
         """End the holds that are over; returns the seconds to the next end, None when nothing is held."""
-        if not self._held:
-            return None
-        look = now - self._looked >= _LOOK_AT_TARGETS
-        if look:
-            self._looked = now
-        for hold in list(self._held.values()):
-            if hold.deadline <= now:
-                self._refuse(hold.note, errno.EACCES)
-                self._release(hold, "expired")
-                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "expired"})
-            elif look and not calls.id_valid(self.listener, hold.note.id):
-                self._release(hold, "gone")
-                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
-        if not self._held:
-            return None
-        return min(_LOOK_AT_TARGETS, max(0.0, min(h.deadline for h in self._held.values()) - now))
+        return self._holds.expire(now, lambda note: calls.id_valid(self.listener, note.id))
 
     # What remitd says.
 
@@ -472,7 +400,7 @@ class Session:
         if self.authority.purse is not None:
             self.authority.purse.settle()
             self._tell()
-        return [self._ask_frame(h) for h in self._held.values()]
+        return self._holds.frames()
 
     def received(self, frame: dict[str, Any]) -> None:
         """Act on a frame of remitd's. Raises KeyError when it lacks a part."""
@@ -486,7 +414,7 @@ class Session:
                 self.authority.purse.granted(frame["limit"], frame["given"], frame["recall"])
                 self._tell()
         elif kind == "asked":
-            hold = self._held.get(frame["seq"])
+            hold = self._holds.get(frame["seq"])
             if hold is not None:
                 hold.prompt = frame["prompt"]
         elif kind == "ended":
@@ -508,30 +436,27 @@ class Session:
 
     def reconsider(self) -> None:
         """Settle the holds that what is in force now decides without an answer."""
-        for hold in list(self._held.values()):
+        for hold in self._holds.all():
             decision, _ = self._decide(hold.act)
             if decision.verdict == model.ALLOW:
                 if hold.short or hold.costs:
                     continue  # remitd answers it as well, and counts it
-                self._held.pop(hold.seq)
+                self._holds.take(hold)
                 self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
                 self._resume(hold)
             elif (
                 decision.verdict == model.DENY or hold.short
             ):  # a new ask of the policy is another question
-                self._refuse(hold.note, errno.EACCES)
-                self._release(hold, "denied")
-                self._upcall.send({"type": "cancel", "seq": hold.seq, "why": "gone"})
+                self._holds.refuse(hold, "denied", cancel="gone")
 
     def _answered(self, frame: dict[str, Any]) -> None:
-        hold = self._held.get(frame["seq"])
+        hold = self._holds.get(frame["seq"])
         if hold is None:
             return
         if frame["verdict"] != "allow":
-            self._refuse(hold.note, errno.EACCES)
-            self._release(hold, "denied")
+            self._holds.refuse(hold, "denied")
             return
-        self._held.pop(hold.seq)
+        self._holds.take(hold)
         self._resume(hold)
 
     def _resume(self, hold: Hold) -> None:
@@ -571,9 +496,8 @@ class Session:
         """Refuse what is held and return the leases: the session is over. Call it under the lock."""
         self._give_back()
         self.finished = True
-        for hold in list(self._held.values()):
-            self._refuse(hold.note, errno.EACCES)
-            self._release(hold, "gone")
+        for hold in self._holds.all():
+            self._holds.refuse(hold, "gone")
 
     def ended(self, status: int) -> None:
         """Record the end and tell remitd. Call it under the lock, once."""

@@ -21,7 +21,7 @@ import time
 
 from remit_daemon.kernel import calls
 from remit_daemon.supervisor import jobs
-from remit_daemon.supervisor.record import JournalFailed
+from remit_daemon.wire.journal import JournalFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

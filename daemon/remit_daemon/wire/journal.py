@@ -22,14 +22,17 @@ linked (``kernel.objects``), where its file system can. ``count``: ``n`` uses si
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _HEAD = struct.Struct("<II")
+POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
 MAX_RECORD = 1 << 20  # argv is cut to this by the writer; a longer length is damage
 
 ACT_FIELDS = (
@@ -69,3 +72,51 @@ def unpack(raw: bytes) -> Iterator[tuple[list[str], int]]:
             raise ValueError(f"record at {at} fails its checksum")
         yield payload.decode("utf-8", "surrogateescape").split("\0"), end
         at = end
+
+
+class JournalFailed(OSError):
+    """The journal did not take a record: the act must not happen."""
+
+
+class Appending:
+    """A journal that is open at ``fd`` for appending, by the one process that writes it. ``poke`` tells remitd that it has grown."""
+
+    def __init__(self, fd: int, poke: Callable[[], None]) -> None:
+        self._fd = fd
+        self.poke = poke
+        self._poked = 0.0
+        self._size = os.fstat(fd).st_size
+        self._torn = False
+
+    def _put(self, raw: bytes) -> None:
+        """Append whole records. Raises JournalFailed; none of them is then read."""
+        try:
+            if self._torn:
+                raise OSError(5, "it ends in half a record")
+            if os.write(self._fd, raw) != len(raw):
+                self._tear()
+                raise OSError(5, "short write")
+            self._size += len(raw)
+        except OSError as e:
+            raise JournalFailed(e.errno or 5, f"the ledger's journal cannot be written: {e}") from None
+        now = time.monotonic()
+        if now - self._poked > POKE_EVERY:
+            self._poked = now
+            self.poke()
+
+    def _tear(self) -> None:
+        """Take half a record back: with one in its middle a journal cannot be read on. Else nothing more is written."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._torn = True
+
+    def sync(self) -> None:
+        """Return when all that was written is on the disk."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Let the file go; nothing more is written."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

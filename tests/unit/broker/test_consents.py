@@ -8,8 +8,9 @@ import pytest
 
 from fakes.clock import Clock
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.consents import MAX_OPEN_OF_CLIENT, MAX_REQUESTS, PROMPT_LIFE, REDEEM_LIFE
+from remit_daemon.broker.consents import MAX_OPEN_OF_CLIENT, MAX_REQUESTS
 from remit_daemon.broker.core import Broker, Refused
+from remit_daemon.broker.prompts import PROMPT_LIFE, REDEEM_LIFE
 from remit_daemon.broker.records import Fact, Session, prompt_of, to_json
 from remit_daemon.broker.states import PromptState
 from remit_policy.engine import Engine

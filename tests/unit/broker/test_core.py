@@ -6,7 +6,8 @@ import pytest
 
 from fakes.desk import HOME, Desk
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.core import MAX_OPEN, PROMPT_LIFE, Refused
+from remit_daemon.broker.core import Refused
+from remit_daemon.broker.prompts import MAX_OPEN, PROMPT_LIFE
 from remit_daemon.broker.states import PROMPT, IllegalMove, PromptMove, PromptState, move_prompt
 from remit_policy.engine import Engine
 from remit_policy.model import ALLOW, ASK, PACK, USER, Rule, loads

@@ -9,8 +9,9 @@ import pytest
 from fakes.desk import Desk
 from remit_daemon.broker import events as ev
 from remit_daemon.broker import standing
-from remit_daemon.broker.core import PROMPT_LIFE, Refused
+from remit_daemon.broker.core import Refused
 from remit_daemon.broker.keeping import DAY, MAX_ALWAYS, REVIEW_EVERY
+from remit_daemon.broker.prompts import PROMPT_LIFE
 from remit_daemon.broker.records import Grant
 from remit_daemon.broker.review import Use, reviewed_view
 from remit_daemon.broker.standing import MAX_QUIET

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.core import MAX_PURPOSE, MAX_STATED, RETRY_BURST, RETRY_LIFE, STATED_LIFE, Refused
+from remit_daemon.broker.asking import MAX_PURPOSE, MAX_STATED, STATED_LIFE
+from remit_daemon.broker.core import Refused
+from remit_daemon.broker.prompts import RETRY_BURST, RETRY_LIFE
 from remit_daemon.broker.records import Session
 from remit_daemon.wire.control import (
     FIRST_AHEAD,

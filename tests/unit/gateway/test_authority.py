@@ -11,9 +11,11 @@ import pytest
 
 from fakes.clock import Clock
 from remit_daemon.gateway import authority as module
+from remit_daemon.gateway import meters, questions
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
-from remit_daemon.gateway.journal import Journal, JournalFailed
+from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import journal as records
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy.model import ALLOW, ASK, DENY, USER, Rule, Snapshot
 
 ORIGIN = Origin(7, "77", "/usr/bin/curl", "curl")
@@ -27,10 +29,12 @@ def rule(verdict: int, pattern: str, op: str = "connect", **kw: Any) -> Rule:
 class World:
     """An authority, what it said to remitd, and what its journal holds."""
 
-    def __init__(self, directory: Path, *rules: Rule, hold: float = 0.0) -> None:
+    def __init__(
+        self, directory: Path, *rules: Rule, hold: float = 0.0, journal: type[Journal] = Journal
+    ) -> None:
         self.clock = Clock()
         self.path = directory / "journal"
-        self.journal = Journal(str(self.path), clock=lambda: 5)
+        self.journal = journal(str(self.path), clock=lambda: 5)
         self.authority = Authority(
             Snapshot("bench", rules),
             self.journal,
@@ -120,15 +124,15 @@ def test_identical_asks_share_one_question_and_one_answer(world: Make) -> None:
         other = asyncio.ensure_future(w.permit("b.example.com:443"))
         await settled()
         assert [f["path"] for f in w.asks()] == [HOST, "b.example.com:443"]
-        assert [f["count"] for f in w.authority.held_frames()] == [3, 1]
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        assert [f["count"] for f in w.authority.questions.frames()] == [3, 1]
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         permits = await asyncio.gather(*three)
         assert len({id(p) for p in permits}) == 3
         assert not other.done()
-        w.authority.answered(w.asks()[1]["seq"], "deny", "not that one")
+        w.authority.questions.answered(w.asks()[1]["seq"], "deny", "not that one")
         with pytest.raises(Refused, match="not that one"):
             await other
-        assert w.authority.held_frames() == []
+        assert w.authority.questions.frames() == []
         assert [t for t in w.told() if t[0] != "done"].count(("connect", "allow", "pending", HOST)) == 3
 
     run(work())
@@ -140,10 +144,10 @@ def test_only_the_word_allow_allows(world: Make, verdict: str) -> None:
         w = world(rule(ASK, HOST))
         held = asyncio.ensure_future(w.permit())
         await settled()
-        w.authority.answered(w.asks()[0]["seq"] + 1, "allow")  # of another ask
+        w.authority.questions.answered(w.asks()[0]["seq"] + 1, "allow")  # of another ask
         await settled()
         assert not held.done()
-        w.authority.answered(w.asks()[0]["seq"], verdict)
+        w.authority.questions.answered(w.asks()[0]["seq"], verdict)
         with pytest.raises(Refused):
             await held
 
@@ -155,7 +159,7 @@ def test_an_answer_does_not_pass_a_denial_that_came_meanwhile(world: Make) -> No
         w = world(rule(ASK, HOST))
         held = asyncio.ensure_future(w.permit())
         await settled()
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         w.adopt(rule(DENY, HOST))  # in force before the one who waits has run
         with pytest.raises(Refused):
             await held
@@ -178,7 +182,7 @@ def test_a_snapshot_settles_what_is_held(world: Make, verdict: int, passes: bool
         assert [f["seq"] for f in w.said if f["type"] == "cancel"] == [w.asks()[0]["seq"]]
         still.cancel()
         await settled()
-        assert w.authority.held_frames() == []
+        assert w.authority.questions.frames() == []
 
     run(work())
 
@@ -206,7 +210,7 @@ def test_who_gave_up_is_not_let_in_by_a_late_answer(world: Make) -> None:
         gone = asyncio.Event()
         held = asyncio.ensure_future(w.permit(gone=gone))
         await settled()
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         gone.set()
         with pytest.raises(Refused, match="gave up"):
             await held
@@ -217,8 +221,8 @@ def test_who_gave_up_is_not_let_in_by_a_late_answer(world: Make) -> None:
 def test_too_many_questions_and_too_many_who_wait_are_refused(
     world: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_HELD", 2)
-    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    monkeypatch.setattr(questions, "MAX_HELD", 2)
+    monkeypatch.setattr(questions, "MAX_WAITING", 3)
 
     async def work() -> None:
         w = world(rule(ASK, "*:*"))
@@ -231,7 +235,7 @@ def test_too_many_questions_and_too_many_who_wait_are_refused(
         for task in tasks:
             task.cancel()
         await settled()
-        assert w.authority.held_frames() == []
+        assert w.authority.questions.frames() == []
         assert len(w.asks()) == 2
 
     run(work())
@@ -246,7 +250,7 @@ def test_a_rate_that_is_spent_asks(world: Make) -> None:
         held = asyncio.ensure_future(w.permit())
         await settled()
         assert len(w.asks()) == 1
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         (await held).done()
         w.clock.pass_(30.0)
         (await w.permit()).done()
@@ -264,7 +268,7 @@ def test_a_budget_that_is_spent_ends_and_asks_until_it_is_back(world: Make) -> N
         held = asyncio.ensure_future(w.permit())
         await settled()
         assert len(w.asks()) == 1
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         assert (await held).spend(10**9)  # the person said yes to this one
         w.clock.pass_(200.0)
         assert (await w.permit()).spend(1000)
@@ -322,7 +326,7 @@ def test_what_a_person_allowed_lasts_until_it_is_denied(world: Make) -> None:
         w = world(rule(ASK, HOST))
         held = asyncio.ensure_future(w.permit())
         await settled()
-        w.authority.answered(w.asks()[0]["seq"], "allow")
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")
         permit = await held
         revoked: list[int] = []
         permit.on_revoked = lambda: revoked.append(1)
@@ -361,9 +365,9 @@ def test_without_a_row_there_is_no_permit(tmp_path: Path, verdict: int, op: str)
     resource = HOST if op == "connect" else "a.example.com"
 
     async def work() -> None:
-        w = World(tmp_path, rule(verdict, resource, op))
-        journal = Failing(str(tmp_path / "failing"))
-        w.authority.journal, w.path = journal, tmp_path / "failing"
+        w = World(tmp_path, rule(verdict, resource, op), journal=Failing)
+        journal = w.journal
+        assert isinstance(journal, Failing)
         journal.broken = True
         for _ in range(2):  # a first use that could not be recorded is not taken as recorded
             await w.refused(resource, op)
@@ -398,12 +402,12 @@ def test_a_suspicious_act_is_asked_although_a_rule_allows_it(world: Make) -> Non
         w.adopt(rule(ALLOW, HOST))  # the same rule is no answer
         await settled()
         assert not held.done()
-        w.authority.answered(w.asks()[0]["seq"], "allow")  # nobody was asked: no prompt
+        w.authority.questions.answered(w.asks()[0]["seq"], "allow")  # nobody was asked: no prompt
         with pytest.raises(Refused, match="nobody was asked"):
             await held
         held = asyncio.ensure_future(w.permit(insist="odd"))
         await settled()
-        w.authority.answered(w.asks()[1]["seq"], "allow", prompt="p1")
+        w.authority.questions.answered(w.asks()[1]["seq"], "allow", prompt="p1")
         (await held).done()
 
     run(work())
@@ -415,7 +419,7 @@ def test_any_fault_on_the_way_is_a_refusal(world: Make, monkeypatch: pytest.Monk
         monkeypatch.setattr(w.authority.engine, "decide", lambda *_: 1 / 0)
         await w.refused()
         monkeypatch.undo()
-        monkeypatch.setattr(module, "conditions", lambda *_: 1 / 0)
+        monkeypatch.setattr(meters, "conditions", lambda *_: 1 / 0)
         await w.refused()
         monkeypatch.undo()
         (await w.permit()).done()

@@ -216,9 +216,9 @@ def test_an_address_without_a_name_is_an_address(tmp_path: Path, monkeypatch: py
         asking = asyncio.ensure_future(
             w.dialer.open("192.0.2.6", 443, ORIGIN)
         )  # '*' is every name, and no address
-        while not w.authority.held_frames():
+        while not w.authority.questions.frames():
             await asyncio.sleep(0)
-        assert w.authority.held_frames()[0]["path"] == "192.0.2.6:443"
+        assert w.authority.questions.frames()[0]["path"] == "192.0.2.6:443"
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 
@@ -231,11 +231,11 @@ def test_a_stand_in_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         w.site("q.example", "192.0.2.1")
         there = w.names.stand_in("q.example")
         opening = asyncio.ensure_future(w.dialer.open(there, 443, ORIGIN))
-        while not (held := w.authority.held_frames()):
+        while not (held := w.authority.questions.frames()):
             await asyncio.sleep(0)
         assert held[0]["path"] == "q.example:443"
         assert w.upstream.asked == []
-        w.authority.answered(held[0]["seq"], "allow", "", "p1")
+        w.authority.questions.answered(held[0]["seq"], "allow", "", "p1")
         opened = await opening
         assert (opened.names, w.tried) == (("q.example",), ["192.0.2.1"])
         with pytest.raises(Refused, match="no name stands behind"):

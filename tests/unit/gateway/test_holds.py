@@ -11,7 +11,7 @@ import pytest
 
 from fakes.clock import Clock
 from fakes.gateway import ORIGIN, policy, run
-from remit_daemon.gateway import authority as authorities
+from remit_daemon.gateway import questions
 from remit_daemon.gateway.authority import Authority, Origin, Permit, Refused
 from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import journal as records
@@ -80,17 +80,17 @@ def test_identical_asks_share_one_question(tmp_path: Path) -> None:
         tasks = [w.ask() for _ in range(5)] + [w.ask(R)]
         one, other = await w.asked(2)
         assert one >= FIRST_OF_GATEWAY
-        assert [f["count"] for f in w.authority.held_frames()] == [5, 1]
-        w.authority.answered(one, "allow", "", "p1")
+        assert [f["count"] for f in w.authority.questions.frames()] == [5, 1]
+        w.authority.questions.answered(one, "allow", "", "p1")
         permits = await asyncio.gather(*tasks[:5])
         assert len({id(p) for p in permits}) == 5
         assert not tasks[5].done()
-        w.authority.answered(other, "deny", "not now", "p2")
+        w.authority.questions.answered(other, "deny", "not now", "p2")
         assert "not now" in (await refused(tasks[5])).reason
         for permit in permits:
             permit.done()
         assert w.acts() == [("ask", "allowed"), ("ask", "denied")] + [("allow", "ok")] * 5
-        assert w.authority.held_frames() == []
+        assert w.authority.questions.frames() == []
 
 
 @pytest.mark.parametrize("verdict", ["deny", "ask", "", "ALLOW", "allowed", None, 1])
@@ -98,8 +98,8 @@ def test_only_allow_allows(tmp_path: Path, verdict: Any) -> None:
     @session(tmp_path)
     async def _(w: World) -> None:
         task = w.ask()
-        w.authority.answered((await w.asked())[0] + 1, "allow")  # of another question
-        w.authority.answered((await w.asked())[0], verdict)
+        w.authority.questions.answered((await w.asked())[0] + 1, "allow")  # of another question
+        w.authority.questions.answered((await w.asked())[0], verdict)
         await refused(task)
 
 
@@ -107,14 +107,14 @@ def test_nobody_answers(tmp_path: Path) -> None:
     @session(tmp_path)
     async def _(w: World) -> None:
         task = w.ask(hold=0.01)
-        w.authority.asked((await w.asked())[0], "p7")
+        w.authority.questions.asked((await w.asked())[0], "p7")
         error = await refused(task)
         assert "nobody answered" in error.reason
         assert "p7" in error.how
         assert w.said[-1]["type"] == "cancel"
         assert w.said[-1]["why"] == "expired"
         assert w.acts() == [("ask", "expired")]
-        w.authority.answered(w.said[0]["seq"], "allow")  # too late: nothing is held
+        w.authority.questions.answered(w.said[0]["seq"], "allow")  # too late: nothing is held
 
 
 def test_the_last_who_waits_ends_it(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_who_left_before_the_answer_does_nothing(tmp_path: Path) -> None:
         number = (await w.asked())[0]
         await asyncio.sleep(0)
         gone.set()
-        w.authority.answered(number, "allow")
+        w.authority.questions.answered(number, "allow")
         await refused(task)
 
 
@@ -165,7 +165,7 @@ def test_an_answer_is_held_against_the_policy_of_now(tmp_path: Path) -> None:
     @session(tmp_path)
     async def _(w: World) -> None:
         task = w.ask()
-        w.authority.answered((await w.asked())[0], "allow")
+        w.authority.questions.answered((await w.asked())[0], "allow")
         w.authority.adopt(policy('[role.probe.net]\nconnect = { deny = ["*"] }\n'))
         await refused(task)
 
@@ -180,17 +180,17 @@ def test_what_is_suspicious_needs_a_person(tmp_path: Path) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         assert not task.done()
-        w.authority.answered(number, "allow")  # by no prompt: the daemon's own rule
+        w.authority.questions.answered(number, "allow")  # by no prompt: the daemon's own rule
         assert "nobody was asked" in (await refused(task)).reason
         task = w.ask(A, insist="looks like a tunnel")
-        w.authority.answered((await w.asked(2))[1], "allow", "", "p1")
+        w.authority.questions.answered((await w.asked(2))[1], "allow", "", "p1")
         await task
         assert "looks like a tunnel" in w.rows()[0][14]
 
 
 def test_too_many_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authorities, "MAX_HELD", 3)
-    monkeypatch.setattr(authorities, "MAX_WAITING", 6)
+    monkeypatch.setattr(questions, "MAX_HELD", 3)
+    monkeypatch.setattr(questions, "MAX_WAITING", 6)
 
     @session(tmp_path)
     async def _(w: World) -> None:
@@ -202,7 +202,7 @@ def test_too_many_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for task in (*tasks, *more):
             task.cancel()
         await asyncio.gather(*tasks, *more, return_exceptions=True)
-        assert w.authority._waiting == 0
+        assert w.authority.questions._waiting == 0
         w.ask("x.example:1")
         await w.asked(4)
 
@@ -217,7 +217,7 @@ def test_a_spent_rate_asks_and_comes_back(tmp_path: Path) -> None:
         await w.ask(A)
         task = w.ask(A)
         number = (await w.asked())[0]
-        w.authority.answered(number, "allow")
+        w.authority.questions.answered(number, "allow")
         assert (await task).answered
         w.clock.pass_(30)
         assert not (await w.ask(A)).answered
@@ -240,7 +240,7 @@ def test_a_budget(tmp_path: Path) -> None:
         assert permit.spend(400)
         assert not permit.spend(1)
         task = w.ask(A)
-        w.authority.answered((await w.asked())[0], "allow")
+        w.authority.questions.answered((await w.asked())[0], "allow")
         assert (await task).spend(10**9)  # a person said yes
         w.clock.pass_(50)
         assert not (await w.ask(A)).answered
@@ -270,7 +270,7 @@ def test_nothing_to_decide_is_denied(tmp_path: Path) -> None:
 def test_a_fault_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @session(tmp_path)
     async def _(w: World) -> None:
-        monkeypatch.setattr(w.authority, "_counted", lambda *a: 1 / 0)
+        monkeypatch.setattr(w.authority._meters, "counted", lambda *a: 1 / 0)
         assert "ZeroDivisionError" in (await refused(w.ask(A))).reason
         with pytest.raises(Refused):
             w.authority.permit_now("connect", A, ORIGIN)
@@ -283,7 +283,7 @@ def test_no_row_no_permit(tmp_path: Path) -> None:
         for resource in (A, Q, D):
             await refused(w.ask(resource))
         assert not w.authority._live
-        assert not w.authority._held
+        assert not w.authority.questions._held
 
 
 # -- revocation ------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_a_new_snapshot_revokes_what_it_does_not_give(tmp_path: Path) -> None:
         ended: list[str] = []
         kept, lost = await w.ask(A), await w.ask(A)
         w.ask(Q)
-        w.authority.answered((await w.asked())[0], "allow")
+        w.authority.questions.answered((await w.asked())[0], "allow")
         while len(w.authority._live) < 3:
             await asyncio.sleep(0)
         once = next(p for p in w.authority._live if p.resource == Q)

@@ -9,8 +9,9 @@ import pytest
 
 from remit_daemon.gateway import journal as module
 from remit_daemon.gateway.authority import Origin
-from remit_daemon.gateway.journal import Journal, JournalFailed
+from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import journal as records
+from remit_daemon.wire.journal import JournalFailed
 
 ORIGIN = Origin(7, "77", "/usr/bin/curl", "curl")
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit_daemon.gateway.authority import Origin
-from remit_daemon.gateway.journal import MAX_ARGV, MAX_FIELD, Journal, JournalFailed, tail
+from remit_daemon.gateway.journal import MAX_ARGV, MAX_FIELD, Journal, tail
 from remit_daemon.wire import journal as records
+from remit_daemon.wire.journal import JournalFailed
 
 
 def rows(path: Path) -> list[list[str]]:

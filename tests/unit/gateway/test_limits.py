@@ -35,7 +35,7 @@ class World:
         self.authority.say = self.said.append
 
     def give(self, given: int) -> None:
-        self.authority.leased(self.limit.ident, given, False)
+        self.authority.leases.given(self.limit.ident, given, False)
 
     async def asking(self, op: str = "connect", resource: str = HOST) -> tuple[asyncio.Task[Permit], int]:
         """Begin an act that must ask; returns it and its ask's number."""
@@ -60,7 +60,7 @@ def test_without_a_lease_each_act_asks_and_with_one_none_does(tmp_path: Path) ->
             "want": True,
         }
         assert w.said[1]["costs"] == ["calls:1"]
-        w.authority.answered(seq, "allow")
+        w.authority.questions.answered(seq, "allow")
         assert not (await task).answered, "nobody was asked"
         w.give(6)
         for _ in range(6):
@@ -77,8 +77,8 @@ def test_equal_acts_that_are_short_are_questions_of_their_own(tmp_path: Path) ->
         one, first = await w.asking()
         two, second = await w.asking()
         assert first != second
-        w.authority.answered(first, "allow")
-        w.authority.answered(second, "deny", "enough")
+        w.authority.questions.answered(first, "allow")
+        w.authority.questions.answered(second, "deny", "enough")
         await one
         with pytest.raises(Refused, match="the answer was no: enough"):
             await two
@@ -100,7 +100,7 @@ def test_bytes_end_a_connection_unless_a_person_allowed_it(tmp_path: Path) -> No
     async def work() -> None:
         w = World(tmp_path, "bytes", 16_000)
         task, seq = await w.asking()
-        w.authority.answered(seq, "allow")
+        w.authority.questions.answered(seq, "allow")
         permit = await task
         w.give(1000)
         passed = 0
@@ -109,12 +109,12 @@ def test_bytes_end_a_connection_unless_a_person_allowed_it(tmp_path: Path) -> No
         assert passed == 2000, "the lease, and one more while more is asked for"
         w.give(1000)
         task, seq = await w.asking()
-        w.authority.answered(seq, "allow", prompt="p1")
+        w.authority.questions.answered(seq, "allow", prompt="p1")
         permit = await task
         assert permit.answered
         assert all(permit.flow(1000) for _ in range(20))
         w.said.clear()
-        w.authority.end_leases()
+        w.authority.leases.end()
         assert w.said[-1]["used"] >= 22_000, "counted all the same"
 
     run(work())

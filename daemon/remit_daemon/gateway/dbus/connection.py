@@ -38,7 +38,7 @@ from remit_daemon.gateway.dbus.link import Link, each
 from remit_daemon.gateway.dbus.names import Names
 from remit_daemon.gateway.dbus.rights import SHOWN, Rights
 from remit_daemon.gateway.dbus.wire import CALL, ERROR, NO_REPLY, RETURN, SIGNAL, Malformed, Message
-from remit_daemon.gateway.journal import JournalFailed
+from remit_daemon.wire.journal import JournalFailed
 from remit_policy.resources import bus_resource
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from remit_daemon.gateway.dns.message import MAX_QUERY
+from remit_daemon.gateway.dns.upstream import exactly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -76,27 +77,16 @@ async def serve_tcp(resolver: Resolver, client: socket.socket, origin: Origin) -
     try:
         while True:
             async with asyncio.timeout(IDLE):
-                size = int.from_bytes(await _exactly(client, 2), "big")
+                size = int.from_bytes(await exactly(client, 2), "big")
                 if size > MAX_QUERY:
                     return
-                raw = await _exactly(client, size)
+                raw = await exactly(client, size)
             answer = await resolver.respond(raw, origin, udp=False)
             if not answer:
                 return
             async with asyncio.timeout(IDLE):
                 await loop.sock_sendall(client, len(answer).to_bytes(2, "big") + answer)
-    except (OSError, TimeoutError, EOFError):
+    except (OSError, TimeoutError):
         pass
     finally:
         client.close()
-
-
-async def _exactly(sock: socket.socket, size: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    got = bytearray()
-    while len(got) < size:
-        data = await loop.sock_recv(sock, size - len(got))
-        if not data:
-            raise EOFError
-        got += data
-    return bytes(got)

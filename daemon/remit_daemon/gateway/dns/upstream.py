@@ -111,8 +111,8 @@ class Upstream:
             ident = int.from_bytes(os.urandom(2), "big")
             raw = message.write_query(ident, name, type)
             await loop.sock_sendall(sock, len(raw).to_bytes(2, "big") + raw)
-            size = int.from_bytes(await _exactly(sock, 2), "big")
-            return message.read_answer(await _exactly(sock, size), ident, name, type)
+            size = int.from_bytes(await exactly(sock, 2), "big")
+            return message.read_answer(await exactly(sock, size), ident, name, type)
 
 
 async def _socket(where: tuple[str, int], kind: int) -> socket.socket:
@@ -129,12 +129,13 @@ async def _socket(where: tuple[str, int], kind: int) -> socket.socket:
     return sock
 
 
-async def _exactly(sock: socket.socket, size: int) -> bytes:
+async def exactly(sock: socket.socket, size: int) -> bytes:
+    """Read ``size`` bytes from a stream. Raises OSError, also when it ends before."""
     loop = asyncio.get_running_loop()
     got = bytearray()
     while len(got) < size:
         data = await loop.sock_recv(sock, size - len(got))
         if not data:
-            raise ConnectionResetError("the nameserver closed the connection")
+            raise ConnectionResetError("the connection was closed")
         got += data
     return bytes(got)

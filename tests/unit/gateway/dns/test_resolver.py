@@ -272,7 +272,7 @@ def test_a_stand_in_is_asked_for_at_the_connect(world: World) -> None:
             await asyncio.sleep(0)
         assert world.asked[0]["path"] == "unknown.example:443"
         assert not world.server.asked
-        world.authority.answered(world.asked[0]["seq"], "deny", "", "p1")
+        world.authority.questions.answered(world.asked[0]["seq"], "deny", "", "p1")
         from remit_daemon.gateway.authority import Refused
 
         with pytest.raises(Refused):

@@ -126,7 +126,7 @@ def test_a_client_that_gives_up_cancels_its_question(world: Make) -> None:
             await client.send(request("GET /asked/x", "api.example"))
             await w.question()
             client.close()
-            while w.authority.held_frames():
+            while w.authority.questions.frames():
                 await asyncio.sleep(0.002)
             assert w.asked[-1]["type"] == "cancel"
             assert not site.heard
