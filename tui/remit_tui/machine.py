@@ -8,7 +8,9 @@ What is held to, whatever the events and their order:
 - An allow leaves only when the whole page was in view or scrolled through. Enter never allows.
 - An answer that is remembered leaves only when the rule that it saves has been on the terminal for QUIET seconds.
 - What arrives never replaces the shown prompt: that changes only by a key or by being settled.
-- Every prompt starts on deny, once, narrowest scope. A key that was not obeyed is said to be so.
+- Every prompt starts on deny, once (or the shortest term that counts), narrowest scope. A key that was not obeyed is said to be so.
+- What cannot count is not offered: a term or a scope that remitd would refuse for this prompt.
+- Missed prompts are a list of their own, answered by the same rules, for longer than once: nothing waits for them.
 - Several prompts are answered at once from one page alone (``bulk``), which shows each of them whole: only once, and
   an allow for few.
 """
@@ -56,6 +58,10 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
             s = replace(s, painted=now if s.painted is None else s.painted, read=s.read or event.end)
     elif isinstance(event, ev.Loaded):
         s = _loaded(s, event)
+    elif isinstance(event, ev.Missed):
+        s = _missed(s, event.prompts)
+    elif isinstance(event, ev.Stood):
+        s = replace(s, standing=event.standing)
     elif isinstance(event, ev.Lost):
         s = _lost(s, event)
     elif isinstance(event, ev.Changed):
@@ -65,6 +71,8 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
     elif isinstance(event, ev.Ran):
         others = tuple(x for x in s.sessions if x.id != event.session.id)
         s = replace(s, sessions=(*others, event.session))
+        if s.shown and s.term not in s.offered and s.offered:
+            s = _choose(disarm(s, now), term=s.offered[0])  # its session has just ended
     elif isinstance(event, ev.Previewed):
         s = _previewed(s, event)
     elif isinstance(event, (ev.Answered, ev.Beaten, ev.Failed)):
@@ -106,11 +114,14 @@ def _loaded(s: State, event: ev.Loaded) -> State:
         why="",
         prompts=prompts,
         sessions=event.sessions,
-        left=s.left & ids,
+        left=s.left & (ids | {p.id for p in s.missed}),
         marked=s.marked & ids,
         looked="",
         asked=None,
+        recall=s.past,
     )
+    if s.past:
+        return turn_page(replace(s, armed=False), "top")
     if s.bulk:
         return _after(bulk.changed(s, "remitd is back"))
     after = s.prompt
@@ -121,6 +132,25 @@ def _loaded(s: State, event: ev.Loaded) -> State:
     if s.shown:
         s = replace(s, notice="the prompt you were reading is over")
     return _next(s, at) if s.selected not in ids or s.shown else s
+
+
+def _missed(s: State, prompts: tuple[Prompt, ...]) -> State:
+    before, at = s.prompt, max(s.index, 0)
+    s = replace(s, missed=tuple(sorted(prompts, key=lambda p: -p.created)))
+    if not s.past:
+        return s
+    after = s.prompt
+    if after is not None and before is not None and after.question == before.question:
+        return s
+    return show(s, after.id) if after is not None else _next(s, at)
+
+
+def _past(s: State) -> State:
+    """Go to the missed prompts, or back to what waits."""
+    s = show(replace(s, past=not s.past, recall=not s.past, marked=frozenset(), missed=()), "")
+    if s.past:
+        return replace(s, selected="", notice="what nobody answered in time; Esc goes back to what waits")
+    return _next(replace(s, selected=""), 0)
 
 
 def _lost(s: State, event: ev.Lost) -> State:
@@ -139,7 +169,7 @@ def _changed(s: State, prompt: Prompt) -> State:
     old = next((p for p in s.prompts if p.id == prompt.id), None)
     if old is None:
         s = replace(s, prompts=ordered((*s.prompts, prompt)))
-        return s if s.shown or s.bulk or prompt not in s.queue else show(s, prompt.id)
+        return s if s.shown or s.bulk or s.past or prompt not in s.queue else show(s, prompt.id)
     s = replace(s, prompts=tuple(prompt if p.id == prompt.id else p for p in s.prompts))
     if s.shown == prompt.id and old.question != prompt.question:
         s = replace(show(s, prompt.id), notice="the request has changed: read it again")
@@ -156,13 +186,20 @@ def _done(s: State, event: ev.Done) -> State:
             else f"answered elsewhere: {fit(event.state)}"
         )
         s = replace(s, notice=f"the prompt you were reading is over ({word})")
+    if event.state == "missed":
+        s = replace(s, recall=s.past, prompts=tuple(p for p in s.prompts if p.id != event.id))
+        return s if s.past else _without(s, {event.id})
     return _without(s, {event.id})
 
 
 def _without(s: State, ids: set[str]) -> State:
     at, chosen = s.index, s.chosen
     s = replace(
-        s, prompts=tuple(p for p in s.prompts if p.id not in ids), left=s.left - ids, marked=s.marked - ids
+        s,
+        prompts=tuple(p for p in s.prompts if p.id not in ids),
+        missed=tuple(p for p in s.missed if p.id not in ids),
+        left=s.left - ids,
+        marked=s.marked - ids,
     )
     if s.bulk:
         return s if s.chosen == chosen else _after(bulk.changed(s, "one of these is over"))
@@ -213,7 +250,7 @@ def _answer_over(s: State, event: ev.Answered | ev.Beaten | ev.Failed) -> State:
     others = len(set(event.settled) - {choice.id})
     if others:
         notice += f"; this also answered {others} other prompt{'s' if others > 1 else ''}"
-    if event.rule and choice.term != ONCE:
+    if event.rule and (choice.term != ONCE or choice.scope):
         notice += f"; saved: {fit(event.rule)}"
     return _without(replace(s, notice=notice), {choice.id, *event.settled})
 
@@ -225,6 +262,12 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     s = replace(s, attended=s.now, notice="")
     if key.action in MOVES:
         return _move(s if s.armed else replace(s, last_key=s.now), key.action), []
+    if key.action is Action.PAST:
+        if not s.up:
+            return replace(s, notice="remitd is gone: what was missed is not known"), []
+        return _past(disarm(s, s.now)), []
+    if key.action in MARKS and s.past:
+        return replace(s, notice="what was missed is answered one by one"), []
     if key.action in MARKS:
         return bulk.mark(disarm(s, s.now), key.action), []
     if key.action is Action.OTHER:
@@ -235,9 +278,8 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     if not s.shown:
         if key.action is Action.ENTER and s.selected:
             return show(replace(s, last_key=s.now), s.selected), []
-        notice = (
-            "no prompt is open; j, k or Enter opens one" if s.prompts else "nothing waits for an answer"
-        )
+        empty = "nothing was missed" if s.past else "nothing waits for an answer"
+        notice = "no prompt is open; j, k or Enter opens one" if s.queue else empty
         return replace(s, notice=notice, last_key=s.now), []
     if not s.up:
         return replace(s, notice="that key was ignored: remitd is gone, nothing can be answered"), []
@@ -253,6 +295,8 @@ def _move(s: State, action: Action) -> State:
         if action is Action.LEAVE:
             return _next(replace(s, bulk=False, notice="nothing was answered"), max(s.index, 0))
         return s
+    if action is Action.LEAVE and s.past:
+        return _past(s)
     if action is Action.LEAVE and s.shown:
         left = replace(s, left=s.left | {s.shown}, notice="left in the queue; Enter opens it again")
         return show(left, "")
@@ -273,6 +317,8 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     prompt = s.prompt
     broadest = max(len(prompt.scopes) - 1, 0) if prompt else 0
     match key.action:
+        case Action.TERM if key.term not in s.offered:
+            return replace(s, notice=_unoffered(s, prompt, TERMS[key.term][0])), []
         case Action.TERM:
             return _choose(s, term=key.term), []
         case Action.TURN:
@@ -281,7 +327,16 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
             return s, [ev.AskMessage(s.shown, s.message)]
         case Action.PAUSE | Action.STOP if prompt:
             return s, [_steer(s, prompt, key.action)]
-        case Action.BROADER | Action.NARROWER | Action.EDIT if s.term == ONCE:
+        case _ if prompt and not s.offered:
+            return replace(s, notice=_unoffered(s, prompt, "")), []
+        case Action.EDIT if prompt and (prompt.limit or prompt.about_token):
+            what = "a spent limit" if prompt.limit else "a question about a token"
+            return replace(s, notice=f"{what} has no scope to write"), []
+        case Action.BROADER | Action.NARROWER if prompt and prompt.about_token:
+            return replace(s, notice="a question about a token has no other scope"), []
+        case Action.BROADER | Action.NARROWER | Action.EDIT if s.term == ONCE and not (
+            prompt and prompt.limit
+        ):
             return replace(s, notice="once is for this request alone; choose a longer time first"), []
         case Action.EDIT if (choice := s.choice) and choice.scope:
             return s, [ev.EditScope(choice)]
@@ -306,6 +361,19 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     return s, []
 
 
+def _unoffered(s: State, prompt: Prompt | None, term: str) -> str:
+    """Return why an answer to ``prompt`` does not count for ``term``; "" for any at all."""
+    if prompt is None:
+        return ""
+    if prompt.limit and s.offered:
+        return "a spent limit is extended once; for more, change the limit in the policy"
+    if prompt.state == "missed" and (prompt.limit or prompt.about_token):
+        return "nobody waits for it any more, and no rule can be made of it; it has to be asked again"
+    if term == "once":
+        return "nobody waits for it any more; a rule for longer serves the next time"
+    return "no session asks: answer for another time" if not prompt.session else "its session has ended"
+
+
 def _steer(s: State, prompt: Prompt, action: Action) -> Command:
     if action is Action.STOP:
         return ev.Steer(prompt.session, prompt.agent, "stop")
@@ -324,16 +392,18 @@ def _choose(
         scope=s.scope if scope is None else scope,
         edited=s.edited if scope is None else "",
     )
+    if s.scope and s.prompt and s.prompt.limit and s.verdict == "deny" and verdict is None:
+        s = replace(s, verdict="allow")  # so much more is only ever allowed
     return s if s.choice == before else turn_page(replace(s, rule=None), "end")
 
 
 def _answer(s: State, verdict: str) -> tuple[State, list[Command]]:
-    if s.verdict != verdict and s.term != ONCE:
-        s = _choose(s, verdict=verdict)
-        return replace(s, notice="read the rule, then press the same key again to save it"), []
     if s.verdict != verdict:
+        turned = _choose(s, verdict=verdict)
+        if turned.lasting:
+            return replace(turned, notice="read the rule, then press the same key again to save it"), []
         s = replace(s, verdict=verdict)  # once saves nothing, so the page stays what it was
-    if s.term != ONCE:
+    if s.lasting:
         rule = s.ruled
         if rule is None:
             return replace(
@@ -358,14 +428,17 @@ def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
     if not s.up:
         return s, commands
     reading = s.focus and s.now - s.attended <= ATTENTION
-    want = s.shown if reading else ""
+    want = s.shown if reading and not s.past else ""
     if want != s.looked:
         if s.looked and any(p.id == s.looked for p in s.prompts):
             commands.append(ev.Look(s.looked, False))
         if want:
             commands.append(ev.Look(want, True))
         s = replace(s, looked=want)
-    choice = s.choice if s.term != ONCE else None
+    if s.recall:
+        s = replace(s, recall=False)
+        commands.append(ev.Recall())
+    choice = s.choice if s.lasting and s.offered else None
     if choice != s.asked:
         s = replace(s, asked=choice)
         if choice is not None:
@@ -373,7 +446,14 @@ def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
     rule = s.ruled
     if rule is None:
         return replace(s, reach=None), commands
-    if rule.choice.verdict == "allow" and rule.choice.scope and not rule.error and s.reach is None:
+    limited = s.prompt is not None and (s.prompt.limit or s.prompt.about_token)
+    if (
+        rule.choice.verdict == "allow"
+        and rule.choice.scope
+        and not limited
+        and not rule.error
+        and s.reach is None
+    ):
         s = replace(s, reach=(rule.choice, ""))
         commands.append(ev.Reach(rule.choice))
     return s, commands

@@ -89,6 +89,7 @@ class Prompt:
 
     ``facts`` are (label, text): what else a person should know of a question about a token. ``parents`` are the processes
     above, nearest first; ``before`` says how the same was answered before, by words and numbers; ``purpose`` is the agent's claim.
+    ``limit`` says which limit is spent, where that is why it asks.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Prompt:
     before: tuple[tuple[str, int], ...] = ()
     purpose: str = ""
     confined: bool = True
+    limit: str = ""
 
     @classmethod
     def of(cls, record: object) -> Prompt:
@@ -149,7 +151,13 @@ class Prompt:
             before=_counts(record.get("before")),
             purpose=_text(record, "purpose"),
             confined=record.get("confined") is not False,
+            limit=_text(record, "limit"),
         )
+
+    @property
+    def about_token(self) -> bool:
+        """Whether a token is asked for: its one scope is what was asked."""
+        return self.ops == ("token",)
 
     @property
     def question(self) -> tuple[object, ...]:
@@ -157,13 +165,13 @@ class Prompt:
         return (
             self.agent, self.session, self.project, self.ops, self.path, self.path2,
             self.pid, self.exe, self.comm, self.argv, self.source, self.scopes, self.kind, self.parents, self.purpose, self.facts,
-            self.confined,
+            self.confined, bool(self.limit),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of an agent. Times are seconds since the epoch; ``ended`` is None while it runs."""
+    """One run of an agent. Times are seconds since the epoch; ``ended`` is None while it runs; ``parent`` started it, for a sub-session."""
 
     id: str
     agent: str
@@ -180,6 +188,7 @@ class Session:
     assurance: str = ""
     enforced: tuple[str, ...] = ()
     confined: bool = True
+    parent: str = ""
 
     @classmethod
     def of(cls, record: object) -> Session:
@@ -202,7 +211,97 @@ class Session:
             assurance=str(record.get("assurance") or ""),
             enforced=_texts(record, "enforced"),
             confined=record.get("confined") is not False,
+            parent=_text(record, "parent"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands for all sessions. ``quiet`` is "", hold or deny, and ends at ``until`` (s since the epoch); ``due`` grants want a look."""
+
+    quiet: str = ""
+    until: float = 0.0
+    due: int = 0
+
+    @classmethod
+    def of(cls, status: object) -> Standing:
+        """Read it of remitd's ``status``; raises RecordError, naming the field."""
+        if not isinstance(status, dict):
+            raise RecordError("a status that is none")
+        quiet, review = status.get("quiet") or {}, status.get("review") or {}
+        if not isinstance(quiet, dict) or not isinstance(review, dict):
+            raise RecordError("quiet or review is not an object")
+        return cls(_text(quiet, "mode"), _number(quiet, "until"), int(_number(review, "due")))
+
+
+NOTHING = Standing()
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of an agent, or of one ``session`` of it; ``text`` says how much of it is spent, in words."""
+
+    agent: str
+    session: str
+    spent: bool
+    text: str
+
+    @classmethod
+    def of(cls, record: object) -> Limit:
+        """Read one limit; raises RecordError, naming the field."""
+        if not isinstance(record, dict):
+            raise RecordError("a limit that is none")
+        return cls(
+            _text(record, "agent"),
+            _text(record, "session"),
+            bool(record.get("spent")),
+            _text(record, "text"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that an agent was seen to run. Times are s since the epoch; ``publisher`` is who signed or packaged it."""
+
+    digest: str
+    path: str
+    how: str
+    first_seen: float
+    last_seen: float
+    interpreter: str
+    publisher: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Program:
+        """Read one program; raises RecordError, naming the field."""
+        return cls(
+            _text(record, "digest"), _text(record, "path"), _text(record, "how"), _number(record, "first_seen"),
+            _number(record, "last_seen"), _text(record, "interpreter_digest"), _text(record, "publisher"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An agent as remitd knows it by name, its latest program first. ``pending``: its program changed, and grants wait for a word on it."""
+
+    name: str
+    changed: float | None
+    pending: bool
+    programs: tuple[Program, ...]
+    adopted: tuple[int, ...]
+
+    @classmethod
+    def of(cls, record: object) -> Known:
+        """Read one agent; raises RecordError, naming the field."""
+        if not isinstance(record, dict) or not _text(record, "name"):
+            raise RecordError("an agent without a name")
+        adopted = record.get("adopted") or []
+        if not isinstance(adopted, list) or not all(isinstance(pid, int) for pid in adopted):
+            raise RecordError("adopted is not a list of processes")
+        return cls(
+            _text(record, "name"), _maybe(record, "changed"), bool(record.get("pending")),
+            tuple(Program.of(p) for p in _list(record, "programs")), tuple(adopted),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +328,7 @@ class Grant:
     reviewed: float | None = None
     suffices: str = ""
     due: bool = False
+    withheld: bool = False
 
     @classmethod
     def of(cls, record: object) -> Grant:
@@ -256,6 +356,7 @@ class Grant:
             reviewed=_maybe(record, "reviewed"),
             suffices=_text(record, "suffices"),
             due=bool(record.get("due")),
+            withheld=bool(record.get("withheld")),
         )
 
 

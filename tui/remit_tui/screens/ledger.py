@@ -381,7 +381,7 @@ class Ledger(View):
         try:
             draft = outside.draft(document, place)
             os.link(draft, place)  # which, unlike a rename, replaces nothing
-            os.unlink(draft)
+            outside.discard(draft)
             await self.desk.client.call("reload")
         except OSError as e:
             self.say(f"not saved: {shown(place)}: {e.strerror}")
@@ -392,8 +392,7 @@ class Ledger(View):
 
 
 def _place(seq: int) -> str:
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return f"{config}/remit/policy.d/row-{seq}.toml"
+    return f"{outside.policy_dir()}/row-{seq}.toml"
 
 
 async def _tried(document: str, entry: Entry) -> tuple[bool, str]:
@@ -408,7 +407,7 @@ async def _tried(document: str, entry: Entry) -> tuple[bool, str]:
             "policy", "why", "--policy", draft, entry.agent, entry.op, entry.path, *more
         )
     finally:
-        os.unlink(draft)
+        outside.discard(draft)
     text = "  ".join(shown(line) for line in document.splitlines()[3:])
     says: Any = why.get("verdict") if isinstance(why, dict) else ""
     by = str((why.get("rule") or {}).get("source") or "no rule").replace(draft, "this rule")
