@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from remit_tui.frame import Line
 from remit_tui.records import Entry, Grant, Known, Session
 from remit_tui.rows import entry_row, exactly, pad
-from remit_tui.text import fold, shown, span
+from remit_tui.text import fold, shown, span, wrap
 from remit_tui.words import field
 
 REFUSALS = 5  # of an agent's latest refusals that its detail lists
@@ -33,8 +33,15 @@ class Agent:
 
     @property
     def pending(self) -> bool:
-        """Whether a person is to say what becomes of its grants."""
+        """Whether its grants wait until a person says what becomes of them."""
         return self.known is not None and self.known.pending
+
+    @property
+    def changed(self) -> bool:
+        """Whether its program changed, its grants being from before, and nobody has said that this is right."""
+        return self.pending or (
+            self.known is not None and self.known.changed is not None and self.grants > 0
+        )
 
 
 def joined(
@@ -79,7 +86,7 @@ def joined(
                 by_name.get(name),
             )
         )
-    return tuple(sorted(out, key=lambda a: (not a.pending, not a.running, -a.seen, a.name)))
+    return tuple(sorted(out, key=lambda a: (not a.changed, not a.running, -a.seen, a.name)))
 
 
 def row(agent: Agent, wall: float, width: int, on: bool) -> Line:
@@ -87,12 +94,14 @@ def row(agent: Agent, wall: float, width: int, on: bool) -> Line:
     state = f"runs ({len(agent.running)})" if agent.running else "idle"
     if agent.known and agent.known.adopted and not agent.running:
         state = f"runs ({len(agent.known.adopted)})"
-    seen = "now" if agent.running else f"{span(wall - agent.seen)} ago" if agent.seen else "never"
+    seen = (
+        "now" if state.startswith("runs") else f"{span(wall - agent.seen)} ago" if agent.seen else "never"
+    )
     text = (
         f"{'▸' if on else ' '} {pad(shown(agent.name) or '(no name)', 18)} {pad(state, 9)} seen {pad(seen, 10)}"
         f" {pad(f'{agent.grants} grants', 10)} {pad(f'{agent.denied} refused', 11)}"
     )
-    if agent.pending:
+    if agent.changed:
         text += "CHANGED"
     return [("reverse" if on else "", pad(text, width))]
 
@@ -100,9 +109,12 @@ def row(agent: Agent, wall: float, width: int, on: bool) -> Line:
 def detail(agent: Agent, wall: float, width: int) -> list[Line]:
     """Return what is known of an agent, its latest refusals last."""
     lines: list[Line] = [[("bold", part)] for part in fold(shown(agent.name) or "(no name)", width)]
-    if agent.pending:
-        text = f"another program runs under this name: {agent.withheld} of its grants wait; c keeps them, D drops them"
-        lines += field("CHANGED", text, width, "bold")
+    if agent.changed:
+        wait = (
+            f"{agent.withheld} of its grants wait for your word" if agent.pending else "its grants hold on"
+        )
+        text = f"another program runs under this name than before: {wait}; c keeps them, D drops them"
+        lines += field("CHANGED", text, width, "bold", wrap)
     for s in agent.running:
         text = f"session {shown(s.id)} ({shown(s.state)}) since {span(wall - s.started)}, in {shown(s.project)}"
         lines += field("runs", text, width)

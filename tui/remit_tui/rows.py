@@ -11,7 +11,7 @@ import time
 from remit_daemon.wire.words import LEVELS, UNCONFINED, rule_name, term
 from remit_tui.frame import Line, waiting
 from remit_tui.records import Entry, Grant, Limit, Session
-from remit_tui.text import clip, command, fold, shown, span, width_of
+from remit_tui.text import clip, command, fold, shown, span, width_of, wrap
 from remit_tui.words import field
 
 _OUTCOMES = {
@@ -20,6 +20,7 @@ _OUTCOMES = {
     "EINPROGRESS": "started",
     "passed": "ok",
 }
+_ANSWERS = {"allow": "allowed", "deny": "denied"}
 REFUSED = ("refused", "denied", "expired")
 
 
@@ -54,6 +55,8 @@ def outcome(entry: Entry) -> str:
     """Return how it ended, in a word."""
     if entry.actor == "agent" and entry.verdict == "deny" and entry.outcome in ("", "refused"):
         return "DENIED"
+    if entry.op == "answer" and entry.outcome == "answered" and entry.verdict in _ANSWERS:
+        return _ANSWERS[entry.verdict]
     if entry.outcome in REFUSED:
         return entry.outcome.upper()
     return shown(_OUTCOMES.get(entry.outcome, entry.outcome) or entry.verdict)
@@ -66,7 +69,7 @@ def entry_row(entry: Entry, width: int, on: bool) -> Line:
     what = what or shown(entry.note)
     text = head + clip(what, max(width - width_of(head), 3))
     style = "reverse" if on else "bold" if entry.actor == "human" else ""
-    return [(style, text + " " * max(width - width_of(text), 0))]
+    return [(style, pad(text, width))]
 
 
 def entry_detail(entry: Entry, width: int) -> list[Line]:
@@ -126,16 +129,22 @@ def session_row(
     ran = (session.ended or wall) - session.started
     status = "" if session.status is None else f" ({session.status})"
     waits = f"{session.waiting} wait" if session.waiting else ""
-    marks = ("" if session.confined else "[unconfined] ") + ("[limit spent] " if spent else "")
+    marks = ("" if session.confined else "[unconfined] ") + ("[limit] " if spent else "")
     # Below the one that started it, a sub-session needs its own name alone.
     own = session.agent.partition(" of ")[0] if depth else session.agent
     name = "  " * (depth - 1) + "└ " * (depth > 0) + shown(own)
     head = (
         f"{'▸' if on else ' '} {pad(shown(session.id), 7)} {pad(name, 20 if width >= 100 else 14)}"
-        f" {pad(session.state + status, 10)} {when(session.started)} {pad(span(ran), 6)} {pad(waits, 6)} {marks}"
+        f" {pad(session.state + status, 10)} {when(session.started)[: None if width >= 100 else -3]} {pad(span(ran), 6)}"
+        f" {pad(waits, 6)} {marks}"
     )
-    text = head + clip(shown(session.project), max(width - width_of(head), 3))
-    return [("reverse" if on else "", text + " " * max(width - width_of(text), 0))]
+    room = width - width_of(head)
+    return [
+        (
+            "reverse" if on else "",
+            pad(head + (clip(shown(session.project), room) if room > 3 else ""), width),
+        )
+    ]
 
 
 def session_detail(session: Session, wall: float, width: int, limits: tuple[Limit, ...] = ()) -> list[Line]:
@@ -148,7 +157,11 @@ def session_detail(session: Session, wall: float, width: int, limits: tuple[Limi
         lines += field("NOTE", UNCONFINED, width)
     for limit in limits:
         lines += field(
-            "LIMIT" if limit.spent else "limit", shown(limit.text), width, "bold" if limit.spent else ""
+            "LIMIT" if limit.spent else "limit",
+            shown(limit.text),
+            width,
+            "bold" if limit.spent else "",
+            wrap,
         )
     lines += field("started", f"{exactly(session.started)}, {span(wall - session.started)} ago", width)
     if session.ended is not None:
@@ -194,7 +207,7 @@ def grant_row(grant: Grant, wall: float, width: int, on: bool) -> Line:
         f" {pad(_used(grant, wall), 10)} {marks}"
     )
     text = head + clip(shown(grant.scope), max(width - width_of(head), 3))
-    return [("reverse" if on else "", text + " " * max(width - width_of(text), 0))]
+    return [("reverse" if on else "", pad(text, width))]
 
 
 def grant_detail(grant: Grant, wall: float, width: int) -> list[Line]:

@@ -5,15 +5,18 @@ Every text from outside passes ``text.shown`` (or ``command``) here, and nothing
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from remit_daemon.wire.words import OUTSIDE, rule_name, verbs
 from remit_tui.bulk import MOST
 from remit_tui.events import TERMS
 from remit_tui.frame import Line
 from remit_tui.records import Prompt
 from remit_tui.state import QUIET, State
-from remit_tui.text import clip, command, fold, shown, span, width_of
+from remit_tui.text import clip, command, fold, shown, span, width_of, wrap
 
 _LABEL = 9  # cells of the left column
+Cut = Callable[[str, int], list[str]]
 _MIN_VALUE = 20  # cells: narrower terminals give up the left column
 
 
@@ -37,28 +40,28 @@ def meaning(prompt: Prompt) -> list[str]:
     out = []
     if prompt.about_token:
         out.append(
-            "an allow gives it a token for just what is listed, which others then accept; it opens nothing here"
+            "an allow gives it a token for just what is listed, which others accept; it opens nothing here"
         )
     if prompt.limit:
         out.append(
-            "policy allows this, but its limit is spent; an allow lets through this act, or as much again if you set that (s), once"
+            "the policy allows this, but a limit is spent; an allow is for this act, or for as much again (s), once"
         )
     if not prompt.confined:
         out.append("it is not confined: it asks of its own accord, and a denial is not forced upon it")
-    starter = prompt.agent.partition(" of ")[2]
+    starter = shown(prompt.agent.partition(" of ")[2])
     if starter and prompt.session:
         out.append(
-            f"it was started by {shown(starter)}: what you allow it for longer is allowed to that as well, where that is asked too"
+            f"{starter} started it: what you allow it for longer, {starter} may do as well, where that is asked too"
         )
     return out
 
 
-def field(label: str, value: str, width: int, style: str = "") -> list[Line]:
-    """Return ``value`` (already escaped) behind its label, folded to ``width`` cells, never shortened."""
+def field(label: str, value: str, width: int, style: str = "", cut: Cut = fold) -> list[Line]:
+    """Return ``value`` (already escaped) behind its label, cut to ``width`` cells (prose by ``wrap``), never shortened."""
     room = width - _LABEL
     if room < _MIN_VALUE:
-        return [[("dim", label)], *([(style, part)] for part in fold(value, width))]
-    parts = fold(value, room)
+        return [[("dim", label)], *([(style, part)] for part in cut(value, width))]
+    parts = cut(value, room)
     return [
         [("dim", (label if i == 0 else "").ljust(_LABEL)), (style, part)] for i, part in enumerate(parts)
     ]
@@ -67,7 +70,7 @@ def field(label: str, value: str, width: int, style: str = "") -> list[Line]:
 def held(prompt: Prompt, wall: float) -> str:
     """Return whether the operation still waits, and how long if remitd tells; ``wall`` in s since the epoch."""
     if prompt.state == "missed":
-        return "nobody answered in time, so it was refused; a rule serves the next time"
+        return "no longer: nobody answered in time; a rule serves the next try"
     if prompt.holding < 1:
         return "no longer: it was refused once; an allow serves the next try"
     many = f"{prompt.holding} operations wait" if prompt.holding > 1 else "the operation waits"
@@ -104,9 +107,9 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     if prompt.parents:
         lines += field("within", " ← ".join(shown(p) for p in prompt.parents), width)
     if prompt.limit:
-        lines += field("limit", shown(prompt.limit), width)
+        lines += field("limit", shown(prompt.limit), width, cut=wrap)
     for sentence_ in meaning(prompt):
-        lines += field("NOTE", sentence_, width)
+        lines += field("NOTE", sentence_, width, cut=wrap)
     if prompt.project:
         lines += field("project", shown(prompt.project), width)
     lines += field("because", shown(rule_name(prompt.source)), width)
@@ -155,7 +158,9 @@ def rule(state: State, width: int) -> list[Line]:
         lines += field("covers", f"as you wrote it: {shown(state.edited)}", width)
     elif prompt.scopes:
         scope = prompt.scopes[state.scope]
-        label = f"{state.scope + 1} of {len(prompt.scopes)}: {shown(scope.label)}: {shown(scope.pattern)}"
+        label = f"{state.scope + 1} of {len(prompt.scopes)}: {shown(scope.label)}"
+        if not prompt.limit:
+            label += f": {shown(scope.pattern)}"
         lines += field("covers", label, width)
     known = state.ruled
     if known is None:

@@ -56,6 +56,11 @@ def test_who_acted_is_told_without_colour() -> None:
 
 
 def test_outcomes_are_words() -> None:
+    said = {
+        v: rows.outcome(entry(op="answer", actor="human", outcome="answered", verdict=v))
+        for v in ("allow", "deny")
+    }
+    assert said == {"allow": "allowed", "deny": "denied"}
     assert rows.outcome(entry(verdict="deny", outcome="refused")) == "DENIED"
     assert rows.outcome(entry(verdict="ask", outcome="expired")) == "EXPIRED"
     assert rows.outcome(entry(outcome="pending")) == "unfinished"

@@ -183,7 +183,7 @@ def test_sessions_stand_below_the_one_that_started_them() -> None:
     async def body() -> None:
         async with desk(more=more) as d:
             await d.press("f2")
-            await d.reads("└ rev", "[limit spent]", "[unconfined]", "9 of 9 are spent", "tool (unconfined)")
+            await d.reads("└ rev", "[limit]", "[unconfined]", "9 of 9 are spent", "tool (unconfined)")
             rows = d.text().split("\n")
             assert [r[2:4] for r in rows if r[2:4] in ("s1", "s2", "s3")] == ["s1", "s2", "s3"]
 

@@ -42,7 +42,7 @@ class Agents(Listing):
 
     def idle(self) -> frozenset[str]:
         """Return what does nothing for the selected agent."""
-        changed = self.item is not None and self.item.pending
+        changed = self.item is not None and self.item.changed
         return frozenset() if changed else frozenset({"agents.keep", "agents.drop"})
 
     def key(self, item: Agent) -> str:
@@ -52,7 +52,7 @@ class Agents(Listing):
     def text(self, item: Agent) -> str:
         """Return its name, where it works and what it runs."""
         programs = item.known.programs if item.known else ()
-        marks = ("changed",) if item.pending else ()
+        marks = ("changed",) if item.changed else ()
         return " ".join((item.name, *item.projects, *(p.path for p in programs), *marks))
 
     def row(self, item: Agent, width: int, on: bool) -> Line:
@@ -71,13 +71,13 @@ class Agents(Listing):
     def action_update(self, keep: bool) -> None:
         """Say what becomes of what was granted before its program changed, once the person has said so again."""
         agent = self.item
-        if agent is None or not agent.pending:
+        if agent is None or not agent.changed:
             self.say("its program has not changed; nothing waits for a word")
             return
         program = (
             agent.known.programs[0].path if agent.known and agent.known.programs else "another program"
         )
-        grants = f"{agent.withheld} grant{'' if agent.withheld == 1 else 's'} of {shown(agent.name)}"
+        grants = f"what was granted to {shown(agent.name)} before"
         what = f"which now runs {shown(program)}"
         question = f"keep {grants}, {what}" if keep else f"take back {grants}, {what}"
         done = "kept" if keep else "dropped"

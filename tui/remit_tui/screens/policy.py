@@ -139,7 +139,7 @@ class Policy(Listing):
         return [
             (
                 "reverse" if on else "bold" if item.kind == "problem" else "",
-                text + " " * max(width - width_of(text), 0),
+                pad(text, width),
             )
         ]
 

@@ -51,7 +51,7 @@ class Sessions(Listing):
 
     def text(self, item: Session) -> str:
         """Return its names and its project."""
-        marks = ("unconfined",) * (not item.confined) + ("limit spent",) * self._spent(item)
+        marks = ("unconfined",) * (not item.confined) + ("limit",) * self._spent(item)
         return " ".join((item.id, item.agent, item.state, item.parent, item.project, *item.argv, *marks))
 
     def _spent(self, item: Session) -> bool:
