@@ -193,7 +193,7 @@ class Approver:
                 return {"result": {}}
             case "agent.update":
                 for a in self.agents:
-                    a |= {"pending": False} if a["name"] == params["name"] else {}
+                    a |= {"pending": False, "changed": None} if a["name"] == params["name"] else {}
                 return {"result": {"kept": [], "dropped": []}}
             case "review.done":
                 return {"result": {}}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from remit_daemon.wire.words import moment_text
 from remit_tui.frame import Line
-from remit_tui.records import Entry, Grant, Known, Session
+from remit_tui.records import Entry, Grant, Session
 from remit_tui.rows import entry_row, exactly, pad
+from remit_tui.standing import Known
 from remit_tui.text import fold, shown, span, wrap
 from remit_tui.words import field
 
@@ -137,11 +139,11 @@ def _programs(known: Known, width: int) -> list[Line]:
         text = f"{', '.join(map(str, known.adopted))}: called so until they end, and not confined by that"
         lines += field("adopted", text, width)
     if known.changed is not None:
-        lines += field("changed", exactly(known.changed), width)
+        lines += field("changed", moment_text(known.changed), width)
     for i, p in enumerate(known.programs):
         lines += field("program" if i == 0 else "before", shown(p.path), width)
         by = f"; run by {shown(p.interpreter[:12])}" if p.interpreter else ""
         whose = f"; {shown(p.publisher)}" if p.publisher else ""
-        text = f"sha256 {shown(p.digest)}; {shown(p.how)} {exactly(p.first_seen)}, last seen {exactly(p.last_seen)}{by}{whose}"
+        text = f"sha256 {shown(p.digest)}; {shown(p.how)} {moment_text(p.first_seen)}, last seen {moment_text(p.last_seen)}{by}{whose}"
         lines += field("", text, width)
     return lines

@@ -26,7 +26,8 @@ from remit_tui.events import (
     Scoped,
     Told,
 )
-from remit_tui.records import Prompt, RecordError
+from remit_tui.fields import RecordError
+from remit_tui.records import Prompt
 from remit_tui.text import shown
 
 if TYPE_CHECKING:

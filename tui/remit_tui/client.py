@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 from remit_daemon.wire.rpc import MAX_LINE
 from remit_tui.events import Changed, Done, Event, Loaded, Lost, Ran, Stood
-from remit_tui.records import Prompt, RecordError, Session, Standing
+from remit_tui.fields import RecordError
+from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 
 CALL_TIMEOUT = 10.0  # s; remitd answers from memory, so a silence this long means that it is stuck
 SETTLE = 0.05  # s from news about what stands to its reading

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from remit_tui.records import Prompt, Session, Standing
+from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 
 # How long an answer lasts: what a person reads, and what the wire says (text or seconds).
 TERMS: tuple[tuple[str, str | int], ...] = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from remit_tui.records import Session, Standing
+from remit_tui.records import Session
+from remit_tui.standing import Standing
 from remit_tui.state import State
 from remit_tui.text import clip, fold, shown, width_of
 

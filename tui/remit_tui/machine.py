@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from remit_tui import bulk
+from remit_tui import bulk, past
 from remit_tui import events as ev
 from remit_tui.events import MARKS, MOVES, ONCE, TERMS, Action, Command, Event
 from remit_tui.records import Prompt
@@ -35,6 +35,7 @@ from remit_tui.state import (
     disarm,
     ordered,
     show,
+    show_next,
     turn_page,
 )
 from remit_tui.text import shown as fit
@@ -59,7 +60,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
     elif isinstance(event, ev.Loaded):
         s = _loaded(s, event)
     elif isinstance(event, ev.Missed):
-        s = _missed(s, event.prompts)
+        s = past.missed(s, event.prompts)
     elif isinstance(event, ev.Stood):
         s = replace(s, standing=event.standing)
     elif isinstance(event, ev.Lost):
@@ -90,7 +91,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
             s = turn_page(replace(disarm(s, now), message=event.message, rule=None), "end")
     elif isinstance(event, ev.Filtered):
         s = replace(s, filter=event.text)
-        s = s if s.shown in {p.id for p in s.queue} else _next(s, 0)
+        s = s if s.shown in {p.id for p in s.queue} else show_next(s, 0)
     elif isinstance(event, ev.Told):
         s = replace(s, notice=event.text)
     elif isinstance(event, ev.Tick):
@@ -131,26 +132,7 @@ def _loaded(s: State, event: ev.Loaded) -> State:
         return show(s, after.id)
     if s.shown:
         s = replace(s, notice="the prompt you were reading is over")
-    return _next(s, at) if s.selected not in ids or s.shown else s
-
-
-def _missed(s: State, prompts: tuple[Prompt, ...]) -> State:
-    before, at = s.prompt, max(s.index, 0)
-    s = replace(s, missed=tuple(sorted(prompts, key=lambda p: -p.created)))
-    if not s.past:
-        return s
-    after = s.prompt
-    if after is not None and before is not None and after.question == before.question:
-        return s
-    return show(s, after.id) if after is not None else _next(s, at)
-
-
-def _past(s: State) -> State:
-    """Go to the missed prompts, or back to what waits."""
-    s = show(replace(s, past=not s.past, recall=not s.past, marked=frozenset(), missed=()), "")
-    if s.past:
-        return replace(s, selected="", notice="what nobody answered in time; Esc goes back to what waits")
-    return _next(replace(s, selected=""), 0)
+    return show_next(s, at) if s.selected not in ids or s.shown else s
 
 
 def _lost(s: State, event: ev.Lost) -> State:
@@ -203,24 +185,12 @@ def _without(s: State, ids: set[str]) -> State:
     )
     if s.bulk:
         return s if s.chosen == chosen else _after(bulk.changed(s, "one of these is over"))
-    return _next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
-
-
-def _next(s: State, at: int) -> State:
-    """Show the first prompt from ``at`` on that was not left; select one at least."""
-    queue = s.queue
-    if not queue:
-        return show(replace(s, selected=""), "")
-    at = min(at, len(queue) - 1)
-    for prompt in (*queue[at:], *queue[:at]):
-        if prompt.id not in s.left:
-            return show(s, prompt.id)
-    return show(replace(s, selected=queue[at].id), "")
+    return show_next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
 
 
 def _after(s: State) -> State:
     """Go on with the list when the page of several has closed."""
-    return s if s.bulk or s.shown else _next(s, max(s.index, 0))
+    return s if s.bulk or s.shown else show_next(s, max(s.index, 0))
 
 
 def _previewed(s: State, event: ev.Previewed) -> State:
@@ -265,7 +235,7 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     if key.action is Action.PAST:
         if not s.up:
             return replace(s, notice="remitd is gone: what was missed is not known"), []
-        return _past(disarm(s, s.now)), []
+        return past.turned(disarm(s, s.now)), []
     if key.action in MARKS and s.past:
         return replace(s, notice="what was missed is answered one by one"), []
     if key.action in MARKS:
@@ -293,10 +263,10 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
 def _move(s: State, action: Action) -> State:
     if s.bulk:
         if action is Action.LEAVE:
-            return _next(replace(s, bulk=False, notice="nothing was answered"), max(s.index, 0))
+            return show_next(replace(s, bulk=False, notice="nothing was answered"), max(s.index, 0))
         return s
     if action is Action.LEAVE and s.past:
-        return _past(s)
+        return past.turned(s)
     if action is Action.LEAVE and s.shown:
         left = replace(s, left=s.left | {s.shown}, notice="left in the queue; Enter opens it again")
         return show(left, "")
@@ -318,7 +288,7 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     broadest = max(len(prompt.scopes) - 1, 0) if prompt else 0
     match key.action:
         case Action.TERM if key.term not in s.offered:
-            return replace(s, notice=_unoffered(s, prompt, TERMS[key.term][0])), []
+            return replace(s, notice=past.unoffered(s, prompt, TERMS[key.term][0])), []
         case Action.TERM:
             return _choose(s, term=key.term), []
         case Action.TURN:
@@ -328,7 +298,7 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
         case Action.PAUSE | Action.STOP if prompt:
             return s, [_steer(s, prompt, key.action)]
         case _ if prompt and not s.offered:
-            return replace(s, notice=_unoffered(s, prompt, "")), []
+            return replace(s, notice=past.unoffered(s, prompt, "")), []
         case Action.EDIT if prompt and (prompt.limit or prompt.about_token):
             what = "a spent limit" if prompt.limit else "a question about a token"
             return replace(s, notice=f"{what} has no scope to write"), []
@@ -359,19 +329,6 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
         case Action.ALLOW:
             return _answer(s, "allow")
     return s, []
-
-
-def _unoffered(s: State, prompt: Prompt | None, term: str) -> str:
-    """Return why an answer to ``prompt`` does not count for ``term``; "" for any at all."""
-    if prompt is None:
-        return ""
-    if prompt.limit and s.offered:
-        return "a spent limit is extended once; for more, change the limit in the policy"
-    if prompt.state == "missed" and (prompt.limit or prompt.about_token):
-        return "nobody waits for it any more, and no rule can be made of it; it has to be asked again"
-    if term == "once":
-        return "nobody waits for it any more; a rule for longer serves the next time"
-    return "no session asks: answer for another time" if not prompt.session else "its session has ended"
 
 
 def _steer(s: State, prompt: Prompt, action: Action) -> Command:

@@ -10,7 +10,8 @@ import time
 
 from remit_daemon.wire.words import LEVELS, UNCONFINED, rule_name, term
 from remit_tui.frame import Line, waiting
-from remit_tui.records import Entry, Grant, Limit, Session
+from remit_tui.records import Entry, Grant, Session
+from remit_tui.standing import Limit
 from remit_tui.text import clip, command, fold, shown, span, width_of, wrap
 from remit_tui.words import field
 

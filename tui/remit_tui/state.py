@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from remit_tui.events import ONCE, TERMS, Choice
-from remit_tui.records import NOTHING, Prompt, Session, Standing
+from remit_tui.records import Prompt, Session
+from remit_tui.standing import NOTHING, Standing
 
 QUIET = 0.7  # s without keystrokes: longer than the gap between two keys of somebody who types
 STALL = 2.0  # s without a tick (every 0.2 s): we were stopped, and the keys that come now are old
@@ -203,3 +204,15 @@ def show(s: State, prompt_id: str) -> State:
     if prompt_id:
         s = replace(s, selected=prompt_id, left=s.left - {prompt_id}, attended=s.now)
     return turn_page(s, "top")
+
+
+def show_next(s: State, at: int) -> State:
+    """Show the first prompt from ``at`` on that was not left; select one at least."""
+    queue = s.queue
+    if not queue:
+        return show(replace(s, selected=""), "")
+    at = min(at, len(queue) - 1)
+    for prompt in (*queue[at:], *queue[:at]):
+        if prompt.id not in s.left:
+            return show(s, prompt.id)
+    return show(replace(s, selected=queue[at].id), "")

@@ -13,8 +13,9 @@ from fakes import approver
 from remit_tui import events as ev
 from remit_tui.bulk import MOST
 from remit_tui.events import ONCE, TERMS, Action, Choice, Command, Key
+from remit_tui.fields import RecordError
 from remit_tui.machine import step
-from remit_tui.records import Prompt, RecordError, Session
+from remit_tui.records import Prompt, Session
 from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State, terms
 
 

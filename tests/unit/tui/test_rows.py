@@ -13,10 +13,12 @@ from fakes import approver
 from remit_daemon.wire.escape import escape
 from remit_policy.match import escape as literal
 from remit_tui import agents, rows, rulemaking
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.place import MOVES, Place, moved, within
-from remit_tui.records import Entry, Grant, Known, Limit, RecordError, Session
+from remit_tui.records import Entry, Grant, Session
 from remit_tui.rulemaking import RuleError
+from remit_tui.standing import Known, Limit
 from remit_tui.text import shown, width_of
 
 HOSTILE = approver.HOSTILE

@@ -6,7 +6,8 @@ import time
 
 from fakes import approver
 from remit_tui import frame, words
-from remit_tui.records import Prompt, Session, Standing
+from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 from remit_tui.state import State
 from remit_tui.text import shown, width_of
 from remit_tui.widgets.lines import content

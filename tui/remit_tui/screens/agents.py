@@ -11,8 +11,9 @@ from remit_tui.agents import Agent
 from remit_tui.client import each
 from remit_tui.filters import written
 from remit_tui.frame import Line
-from remit_tui.records import Entry, Grant, Known, Session
+from remit_tui.records import Entry, Grant, Session
 from remit_tui.screens.listing import Listing
+from remit_tui.standing import Known
 from remit_tui.text import shown
 
 REFUSALS = 1000  # latest ones of all agents that are looked at

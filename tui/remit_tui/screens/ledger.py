@@ -12,11 +12,12 @@ from textual.css.query import NoMatches
 from remit_daemon.wire.words import rule_name
 from remit_tui import filters, ledger, moments, outside, rows, rulemaking
 from remit_tui.client import GoneError, RpcError, each
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.ledger import Fetch, Find
 from remit_tui.moments import MomentError
 from remit_tui.outside import OutsideError
-from remit_tui.records import Entry, RecordError
+from remit_tui.records import Entry
 from remit_tui.rulemaking import RuleError
 from remit_tui.screens.view import Desk, View
 from remit_tui.text import fold, shown

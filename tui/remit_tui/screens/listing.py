@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 
 from remit_tui.client import GoneError, RpcError
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.outside import OutsideError
 from remit_tui.place import START, Place, moved, within
-from remit_tui.records import RecordError
 from remit_tui.screens.view import Desk, View
 from remit_tui.text import shown
 from remit_tui.widgets.lines import Lines, Page

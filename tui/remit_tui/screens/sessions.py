@@ -10,9 +10,10 @@ from remit_tui import report, rows
 from remit_tui.client import GoneError, RpcError, each
 from remit_tui.filters import written
 from remit_tui.frame import Line
-from remit_tui.records import Limit, Session
+from remit_tui.records import Session
 from remit_tui.screens.listing import Listing
 from remit_tui.screens.view import Desk
+from remit_tui.standing import Limit
 from remit_tui.text import shown
 
 _ORDER = {"running": 0, "paused": 0}  # those first that can be steered
