@@ -72,6 +72,9 @@ class Approver:
         self.grants: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []  # the ledger; a row's seq is its place, from 1
         self.problems: list[dict[str, Any]] = []
+        self.limits: list[dict[str, Any]] = []
+        self.agents: list[dict[str, Any]] = []
+        self.standing: dict[str, Any] | None = None  # the quiet mode
         self.also: dict[str, Any] = {}  # results of methods that only a newer remitd knows
         self.delay = 0.0  # s before each reply
         self.quiet = False  # swallow answers without a reply
@@ -149,6 +152,8 @@ class Approver:
         match method:
             case "watch" | "look":
                 return {"result": {}}
+            case "prompts" if params.get("missed"):
+                return {"result": [p for p in self.prompts.values() if p["state"] == "missed"]}
             case "prompts":
                 return {"result": [p for p in self.prompts.values() if p["state"] == "open"]}
             case "sessions":
@@ -160,10 +165,38 @@ class Approver:
             case "revoke":
                 self.grants = [g for g in self.grants if g["id"] != params["id"]]
                 return {"result": {"revoked": [params["id"]]}}
-            case "grant.narrow" | "grant.keep" | "grant.extend" | "pause" | "resume" | "stop" | "reload":
+            case "grant.narrow" | "grant.extend" | "pause" | "resume" | "stop" | "reload":
                 return {"result": {}}
             case "status":
-                return {"result": {"policy": {"errors": self.problems, "revision": 1}}}
+                due = sum(bool(g.get("due")) for g in self.grants)
+                return {
+                    "result": {
+                        "policy": {"errors": self.problems, "revision": 1},
+                        "quiet": self.standing,
+                        "review": {"due": due, "suspended": 0},
+                    }
+                }
+            case "limits":
+                return {"result": self.limits}
+            case "agents":
+                return {"result": self.agents}
+            case "quiet":
+                on = params["mode"] != "off"
+                self.standing = (
+                    {"mode": params["mode"], "until": 2000.0 + params["seconds"]} if on else None
+                )
+                self.push("quiet", self.standing or {"mode": "off", "until": None})
+                return {"result": {}}
+            case "grant.keep":
+                for g in self.grants:
+                    g |= {"due": False} if g["id"] == params["id"] else {}
+                return {"result": {}}
+            case "agent.update":
+                for a in self.agents:
+                    a |= {"pending": False, "changed": None} if a["name"] == params["name"] else {}
+                return {"result": {"kept": [], "dropped": []}}
+            case "review.done":
+                return {"result": {}}
             case "denials":
                 return {"result": [r for r in self.rows if r["verdict"] == "deny"]}
             case "who":
@@ -187,7 +220,7 @@ class Approver:
                 return {"result": {"rule": self._rule(params), "scope": params.get("scope", "")}}
             case "answer" if self.refusal:
                 return {"error": {"code": rpc.CONFLICT, "message": self.refusal}}
-            case "answer" if record and record["state"] != "open":
+            case "answer" if record and record["state"] not in ("open", "missed"):
                 return {"error": {"code": rpc.CONFLICT, "message": "already answered"}}
             case "answer":
                 self.settle(params["id"], params["verdict"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit_daemon.wire.escape import escape, unescape
 from remit_daemon.wire.rpc import CONFLICT, NOT_FOUND
-from remit_tui.client import Client, GoneError, RpcError
+from remit_tui.client import Client, GoneError, RpcError, each
 from remit_tui.events import (
     TERMS,
     Answered,
@@ -19,11 +19,15 @@ from remit_tui.events import (
     Event,
     Failed,
     Look,
+    Missed,
     Previewed,
     Reached,
     Said,
     Scoped,
+    Told,
 )
+from remit_tui.fields import RecordError
+from remit_tui.records import Prompt
 from remit_tui.text import shown
 
 if TYPE_CHECKING:
@@ -78,7 +82,7 @@ def _counted(count: dict[str, Any] | None, what: str) -> str:
 async def answer(client: Client, choice: Choice) -> Answered | Beaten | Failed:
     """Give the answer, and say what came of it."""
     try:
-        reply = await client.call("answer", **_params(choice))
+        reply = await client.call("answer", **_params(choice), via="tui")
         settled = tuple(str(i) for i in reply.get("settled") or ())
         return Answered(choice, str(reply.get("rule") or ""), settled)
     except RpcError as e:
@@ -91,6 +95,14 @@ async def answer(client: Client, choice: Choice) -> Answered | Beaten | Failed:
         return Failed(choice, str(e), unsure=True)
     except (TypeError, AttributeError):
         return Failed(choice, "remitd said something unexpected")
+
+
+async def recall(client: Client) -> Missed | Told:
+    """Ask which prompts nobody answered in time."""
+    try:
+        return Missed(each(Prompt.of, await client.call("prompts", missed=True)))
+    except (RpcError, GoneError, RecordError) as e:
+        return Told(f"what was missed is not known: {shown(str(e)) or 'remitd gave no reason'}")
 
 
 async def answer_all(client: Client, choices: tuple[Choice, ...]) -> AnsweredAll:

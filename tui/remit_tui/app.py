@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,15 @@ from remit_tui.text import shown
 if TYPE_CHECKING:
     from remit_tui.screens.ledger import Ledger
 
+# The quiet times on offer, each by its key: in words, and as the wire has it (mode, seconds).
+QUIETS = {
+    "1": ("held for 15 min", "hold", 900),
+    "2": ("held for 1 h", "hold", 3600),
+    "3": ("denied for 15 min", "deny", 900),
+    "4": ("denied for 1 h", "deny", 3600),
+}
 TICK = 0.2  # s: how late the screen may say that keys count again
-_IN_PALETTE = ("any.filter", "any.help", "any.quit")  # of the keys that all views have
+_IN_PALETTE = ("any.filter", "any.help", "any.quiet", "any.quit")  # of the keys that all views have
 
 
 class RemitApp(App[int]):
@@ -57,7 +65,7 @@ class RemitApp(App[int]):
         self.client = Client(path, self.dispatch)
         self.state = State(now=clock())
         self._prompts = Prompts(self, self.dispatch)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._views: dict[str, View] = {"prompts": self._prompts}
         self._here = True  # whether this terminal has the keyboard
         self._settings = settings
@@ -134,6 +142,8 @@ class RemitApp(App[int]):
             self._then(answering.preview(self.client, command.choice))
         elif isinstance(command, ev.Reach):
             self._then(answering.reach(self.client, command.choice))
+        elif isinstance(command, ev.Recall):
+            self._then(answering.recall(self.client))
         elif isinstance(command, ev.Answer):
             self._then(answering.answer(self.client, command.choice))
         elif isinstance(command, ev.AnswerAll):
@@ -161,7 +171,7 @@ class RemitApp(App[int]):
 
     # What views use (``screens.view.Desk``).
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Do ``work`` beside the screen."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -222,9 +232,26 @@ class RemitApp(App[int]):
 
     def confirm(self, question: str, then: Callable[[], None]) -> None:
         """Ask whether it is really to be done; ``question`` is fit to be shown."""
-        from remit_tui.screens.ask import Confirm
+        from remit_tui.screens.confirm import Confirm
 
-        self.push_screen(Confirm(question, self.clock), lambda yes: then() if yes else None)
+        self.push_screen(Confirm(question, self.clock), lambda said: then() if said == "y" else None)
+
+    async def decide(
+        self, question: str, more: tuple[str, ...], also: dict[str, str], yes: str = "yes"
+    ) -> str:
+        """Ask ``question`` over the lines ``more`` (all fit to be shown); return "y", a key of ``also``, or "" for no."""
+        from remit_tui.screens.confirm import Confirm
+
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.push_screen(
+            Confirm(question, self.clock, more, also, yes), lambda word: said.set_result(word or "")
+        )
+        return await said
+
+    def stood(self, due: int) -> None:
+        """Take note that so many grants want a look."""
+        if due != self.state.standing.due:
+            self.dispatch(ev.Stood(replace(self.state.standing, due=due)))
 
     # Keys that all views have.
 
@@ -257,6 +284,31 @@ class RemitApp(App[int]):
 
         bindings = [a.binding for a in self.screen.active_bindings.values() if a.binding.tooltip]
         self.push_screen(Help(sorted(bindings, key=lambda b: (b.id or "any.").startswith("any."))))
+
+    def action_quiet(self) -> None:
+        """Begin a quiet time, or end the one that there is."""
+        from remit_tui.screens.choose import Choose
+
+        on = self.state.standing.quiet
+        choices = {"0": "end it: questions come as ever"} if on else {}
+        choices |= {key: text for key, (text, _, _) in QUIETS.items()}
+
+        def then(key: str | None) -> None:
+            if key == "0":
+                self.start(self._quiet("off", 0))
+            elif key in QUIETS:
+                self.start(self._quiet(*QUIETS[key][1:]))
+
+        self.push_screen(Choose("quiet: nobody is called, and what would be asked is", choices), then)
+
+    async def _quiet(self, mode: str, seconds: int) -> None:
+        params = {"seconds": seconds} if seconds else {}
+        try:
+            await self.client.call("quiet", mode=mode, **params)
+        except (RpcError, GoneError) as e:
+            self.say(f"not done: {shown(str(e)) or 'remitd gave no reason'}")
+        else:
+            self.say("the quiet time is over" if mode == "off" else "quiet has begun; Q ends it")
 
     async def action_quit(self) -> None:
         """Leave; prompts stay as they are."""

@@ -1,7 +1,7 @@
 """remitd's approver socket from the person's side: JSON-RPC over a line, connected again whenever it is lost.
 
 remitd may be restarted under us. ``Client.run`` connects, subscribes, reads everything once and hands it over as
-``Loaded``; then hands over each notification; and when the connection ends, ``Lost`` with the reason, and tries
+``Loaded`` and ``Stood``; then hands over each notification; and when the connection ends, ``Lost`` with the reason, and tries
 again. A call that was under way when the connection ended raises GoneError: whether it was done is not known.
 """
 
@@ -13,10 +13,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from remit_daemon.wire.rpc import MAX_LINE
-from remit_tui.events import Changed, Done, Event, Loaded, Lost, Ran
-from remit_tui.records import Prompt, RecordError, Session
+from remit_tui.events import Changed, Done, Event, Loaded, Lost, Ran, Stood
+from remit_tui.fields import RecordError
+from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 
 CALL_TIMEOUT = 10.0  # s; remitd answers from memory, so a silence this long means that it is stuck
+SETTLE = 0.05  # s from news about what stands to its reading
 RETRY_FIRST, RETRY_MAX = 0.1, 2.0  # s between attempts, doubling: a restart is over in less than a second
 
 
@@ -45,6 +48,7 @@ class Client:
         self._writer: asyncio.StreamWriter | None = None
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
+        self._again: asyncio.Task[None] | None = None  # reads the status again
         self._early: list[dict[str, Any]] | None = None  # notifications that came before the first reading
 
     async def run(self) -> None:
@@ -87,18 +91,21 @@ class Client:
                 if not future.done():
                     future.set_exception(GoneError("remitd went away"))
             self._calls.clear()
-            opening.cancel()
-            reading.cancel()
-            await asyncio.gather(opening, reading, return_exceptions=True)
+            tasks = [t for t in (opening, reading, self._again) if t is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             writer.close()
 
     async def _open(self) -> None:
         await self.call("watch")
         prompts = await self.call("prompts")
         sessions = await self.call("sessions")
+        standing = Standing.of(await self.call("status"))
         loaded = Loaded(each(Prompt.of, prompts), each(Session.of, sessions))
         early, self._early = self._early or [], None
         self._emit(loaded)
+        self._emit(Stood(standing))
         # Those that the reading already knew change nothing; a newer one has the last word.
         for message in early:
             self._notified(message)
@@ -143,6 +150,20 @@ class Client:
                 self._emit(Done(str(params.get("id", "")), str(params.get("state", ""))))
             case "session":
                 self._emit(Ran(Session.of(params)))
+            case "quiet" | "review" | "grant":
+                self.restand()
+
+    def restand(self) -> None:
+        """Read again what stands for all sessions, which has changed, unless that is being done."""
+        if self._again is None or self._again.done():
+            self._again = asyncio.get_running_loop().create_task(self._stand())
+
+    async def _stand(self) -> None:
+        await asyncio.sleep(SETTLE)  # what comes in a burst is read once, after it
+        try:
+            self._emit(Stood(Standing.of(await self.call("status"))))
+        except (RpcError, GoneError, RecordError):
+            pass  # it is read anew with the next connection
 
     async def call(self, method: str, **params: Any) -> Any:
         """Call ``method`` and return its result.

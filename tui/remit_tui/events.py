@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 
 # How long an answer lasts: what a person reads, and what the wire says (text or seconds).
 TERMS: tuple[tuple[str, str | int], ...] = (
@@ -41,6 +42,7 @@ class Action(Enum):
     MARK = "mark"
     MARK_AGENT = "mark_agent"
     BULK = "bulk"
+    PAST = "past"
     OTHER = "other"
 
 
@@ -105,6 +107,20 @@ class Loaded:
 
     prompts: tuple[Prompt, ...]
     sessions: tuple[Session, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """These prompts nobody answered in time, as remitd has them now."""
+
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """This stands for all sessions now: a quiet time, and how many grants want a look."""
+
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +237,7 @@ class Told:
 
 
 Event = (
-    Reached | AnsweredAll | Scoped | Said | Filtered | Told |
+    Missed | Stood | Reached | AnsweredAll | Scoped | Said | Filtered | Told |
     Key | Paste | Tick | Focus | Painted | Loaded | Lost | Changed | Done | Ran
     | Previewed | Answered | Beaten | Failed
 )  # fmt: skip
@@ -290,8 +306,13 @@ class Steer:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask remitd which prompts were missed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ring:
     """Sound the terminal's bell: something waits that did not before."""
 
 
-Command = Look | Preview | Reach | Answer | AnswerAll | EditScope | AskMessage | Steer | Ring
+Command = Look | Preview | Reach | Answer | AnswerAll | EditScope | AskMessage | Steer | Recall | Ring

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from remit_tui.records import Session
+from remit_tui.standing import Standing
 from remit_tui.state import State
 from remit_tui.text import clip, fold, shown, width_of
 
@@ -32,7 +34,7 @@ def agents(sessions: tuple[Session, ...], width: int) -> str:
         if s.state != "ended"
     )
     if not names:
-        return "no agent runs"
+        return clip("no agent runs", width)
     words = [name if n == 1 else f"{name} ({n})" for name, n in sorted(names.items())]
     for kept in range(len(words), 0, -1):
         rest = len(words) - kept
@@ -43,12 +45,20 @@ def agents(sessions: tuple[Session, ...], width: int) -> str:
 
 
 def banner(state: State, width: int, trouble: str = "") -> list[Line]:
-    """Return the header: how many prompts wait, which agents run, that remitd is gone, and ``trouble`` with the settings."""
-    start = f" remit  {waiting(len(state.prompts))}  "
+    """Return the header: how many prompts wait, a quiet time, grants that want a look, which agents run, that remitd is gone,
+    and ``trouble`` with the settings."""
+    known = state.up or state.prompts or state.sessions
+    start = f" remit  {waiting(len(state.prompts))}  " if known else " remit  "
     if len(start) > width:
         start = f" {len(state.prompts)} wait "
     mark = "reverse bold" if state.prompts else "bold"
-    lines: list[Line] = [[(mark, start), ("", agents(state.sessions, width - len(start)))]]
+    first: Line = [(mark, start)]
+    room = width - len(start)
+    for style, text in standing(state.standing, room):
+        if len(text) <= room:
+            first.append((style, text))
+            room -= len(text)
+    lines: list[Line] = [[*first, ("", agents(state.sessions, room))] if known else first]
     if not state.up:
         why = "connecting to remitd" if state.why == "connecting" else f"{shown(state.why)}; trying again"
         old = "; what is shown is old" if state.prompts or state.sessions else ""
@@ -56,6 +66,19 @@ def banner(state: State, width: int, trouble: str = "") -> list[Line]:
     if trouble:
         lines += [[("reverse", part)] for part in fold(f" {shown(trouble)} ", width)]
     return lines
+
+
+def standing(state: Standing, width: int) -> Line:
+    """Return what stands for all sessions, shorter where ``width`` cells are few; nothing where nothing does."""
+    out: Line = []
+    if state.quiet:
+        end = time.strftime("%H:%M", time.localtime(state.until))
+        word = {"hold": "held", "deny": "denied"}.get(state.quiet, shown(state.quiet))
+        out += [("reverse bold", f" QUIET till {end}: {word} "), ("", " ")]
+    if state.due:
+        want = "1 grant wants a look" if state.due == 1 else f"{state.due} grants want a look"
+        out.append(("bold", f"{want}  " if width >= 50 else f"{state.due} due "))
+    return out
 
 
 def tabs(view: str, width: int) -> Line:

@@ -8,7 +8,9 @@ What is held to, whatever the events and their order:
 - An allow leaves only when the whole page was in view or scrolled through. Enter never allows.
 - An answer that is remembered leaves only when the rule that it saves has been on the terminal for QUIET seconds.
 - What arrives never replaces the shown prompt: that changes only by a key or by being settled.
-- Every prompt starts on deny, once, narrowest scope. A key that was not obeyed is said to be so.
+- Every prompt starts on deny, once (or the shortest term that counts), narrowest scope. A key that was not obeyed is said to be so.
+- What cannot count is not offered: a term or a scope that remitd would refuse for this prompt.
+- Missed prompts are a list of their own, answered by the same rules, for longer than once: nothing waits for them.
 - Several prompts are answered at once from one page alone (``bulk``), which shows each of them whole: only once, and
   an allow for few.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from remit_tui import bulk
+from remit_tui import bulk, past
 from remit_tui import events as ev
 from remit_tui.events import MARKS, MOVES, ONCE, TERMS, Action, Command, Event
 from remit_tui.records import Prompt
@@ -33,6 +35,7 @@ from remit_tui.state import (
     disarm,
     ordered,
     show,
+    show_next,
     turn_page,
 )
 from remit_tui.text import shown as fit
@@ -56,6 +59,10 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
             s = replace(s, painted=now if s.painted is None else s.painted, read=s.read or event.end)
     elif isinstance(event, ev.Loaded):
         s = _loaded(s, event)
+    elif isinstance(event, ev.Missed):
+        s = past.missed(s, event.prompts)
+    elif isinstance(event, ev.Stood):
+        s = replace(s, standing=event.standing)
     elif isinstance(event, ev.Lost):
         s = _lost(s, event)
     elif isinstance(event, ev.Changed):
@@ -65,6 +72,8 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
     elif isinstance(event, ev.Ran):
         others = tuple(x for x in s.sessions if x.id != event.session.id)
         s = replace(s, sessions=(*others, event.session))
+        if s.shown and s.term not in s.offered and s.offered:
+            s = _choose(disarm(s, now), term=s.offered[0])  # its session has just ended
     elif isinstance(event, ev.Previewed):
         s = _previewed(s, event)
     elif isinstance(event, (ev.Answered, ev.Beaten, ev.Failed)):
@@ -82,7 +91,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, list[Command]]:
             s = turn_page(replace(disarm(s, now), message=event.message, rule=None), "end")
     elif isinstance(event, ev.Filtered):
         s = replace(s, filter=event.text)
-        s = s if s.shown in {p.id for p in s.queue} else _next(s, 0)
+        s = s if s.shown in {p.id for p in s.queue} else show_next(s, 0)
     elif isinstance(event, ev.Told):
         s = replace(s, notice=event.text)
     elif isinstance(event, ev.Tick):
@@ -106,11 +115,14 @@ def _loaded(s: State, event: ev.Loaded) -> State:
         why="",
         prompts=prompts,
         sessions=event.sessions,
-        left=s.left & ids,
+        left=s.left & (ids | {p.id for p in s.missed}),
         marked=s.marked & ids,
         looked="",
         asked=None,
+        recall=s.past,
     )
+    if s.past:
+        return turn_page(replace(s, armed=False), "top")
     if s.bulk:
         return _after(bulk.changed(s, "remitd is back"))
     after = s.prompt
@@ -120,7 +132,7 @@ def _loaded(s: State, event: ev.Loaded) -> State:
         return show(s, after.id)
     if s.shown:
         s = replace(s, notice="the prompt you were reading is over")
-    return _next(s, at) if s.selected not in ids or s.shown else s
+    return show_next(s, at) if s.selected not in ids or s.shown else s
 
 
 def _lost(s: State, event: ev.Lost) -> State:
@@ -139,7 +151,7 @@ def _changed(s: State, prompt: Prompt) -> State:
     old = next((p for p in s.prompts if p.id == prompt.id), None)
     if old is None:
         s = replace(s, prompts=ordered((*s.prompts, prompt)))
-        return s if s.shown or s.bulk or prompt not in s.queue else show(s, prompt.id)
+        return s if s.shown or s.bulk or s.past or prompt not in s.queue else show(s, prompt.id)
     s = replace(s, prompts=tuple(prompt if p.id == prompt.id else p for p in s.prompts))
     if s.shown == prompt.id and old.question != prompt.question:
         s = replace(show(s, prompt.id), notice="the request has changed: read it again")
@@ -156,34 +168,29 @@ def _done(s: State, event: ev.Done) -> State:
             else f"answered elsewhere: {fit(event.state)}"
         )
         s = replace(s, notice=f"the prompt you were reading is over ({word})")
+    if event.state == "missed":
+        s = replace(s, recall=s.past, prompts=tuple(p for p in s.prompts if p.id != event.id))
+        return s if s.past else _without(s, {event.id})
     return _without(s, {event.id})
 
 
 def _without(s: State, ids: set[str]) -> State:
     at, chosen = s.index, s.chosen
     s = replace(
-        s, prompts=tuple(p for p in s.prompts if p.id not in ids), left=s.left - ids, marked=s.marked - ids
+        s,
+        prompts=tuple(p for p in s.prompts if p.id not in ids),
+        missed=tuple(p for p in s.missed if p.id not in ids),
+        left=s.left - ids,
+        marked=s.marked - ids,
     )
     if s.bulk:
         return s if s.chosen == chosen else _after(bulk.changed(s, "one of these is over"))
-    return _next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
-
-
-def _next(s: State, at: int) -> State:
-    """Show the first prompt from ``at`` on that was not left; select one at least."""
-    queue = s.queue
-    if not queue:
-        return show(replace(s, selected=""), "")
-    at = min(at, len(queue) - 1)
-    for prompt in (*queue[at:], *queue[:at]):
-        if prompt.id not in s.left:
-            return show(s, prompt.id)
-    return show(replace(s, selected=queue[at].id), "")
+    return show_next(s, max(at, 0)) if s.selected in ids or s.shown in ids else s
 
 
 def _after(s: State) -> State:
     """Go on with the list when the page of several has closed."""
-    return s if s.bulk or s.shown else _next(s, max(s.index, 0))
+    return s if s.bulk or s.shown else show_next(s, max(s.index, 0))
 
 
 def _previewed(s: State, event: ev.Previewed) -> State:
@@ -213,7 +220,7 @@ def _answer_over(s: State, event: ev.Answered | ev.Beaten | ev.Failed) -> State:
     others = len(set(event.settled) - {choice.id})
     if others:
         notice += f"; this also answered {others} other prompt{'s' if others > 1 else ''}"
-    if event.rule and choice.term != ONCE:
+    if event.rule and (choice.term != ONCE or choice.scope):
         notice += f"; saved: {fit(event.rule)}"
     return _without(replace(s, notice=notice), {choice.id, *event.settled})
 
@@ -225,6 +232,12 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     s = replace(s, attended=s.now, notice="")
     if key.action in MOVES:
         return _move(s if s.armed else replace(s, last_key=s.now), key.action), []
+    if key.action is Action.PAST:
+        if not s.up:
+            return replace(s, notice="remitd is gone: what was missed is not known"), []
+        return past.turned(disarm(s, s.now)), []
+    if key.action in MARKS and s.past:
+        return replace(s, notice="what was missed is answered one by one"), []
     if key.action in MARKS:
         return bulk.mark(disarm(s, s.now), key.action), []
     if key.action is Action.OTHER:
@@ -235,9 +248,8 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     if not s.shown:
         if key.action is Action.ENTER and s.selected:
             return show(replace(s, last_key=s.now), s.selected), []
-        notice = (
-            "no prompt is open; j, k or Enter opens one" if s.prompts else "nothing waits for an answer"
-        )
+        empty = "nothing was missed" if s.past else "nothing waits for an answer"
+        notice = "no prompt is open; j, k or Enter opens one" if s.queue else empty
         return replace(s, notice=notice, last_key=s.now), []
     if not s.up:
         return replace(s, notice="that key was ignored: remitd is gone, nothing can be answered"), []
@@ -251,8 +263,10 @@ def _key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
 def _move(s: State, action: Action) -> State:
     if s.bulk:
         if action is Action.LEAVE:
-            return _next(replace(s, bulk=False, notice="nothing was answered"), max(s.index, 0))
+            return show_next(replace(s, bulk=False, notice="nothing was answered"), max(s.index, 0))
         return s
+    if action is Action.LEAVE and s.past:
+        return past.turned(s)
     if action is Action.LEAVE and s.shown:
         left = replace(s, left=s.left | {s.shown}, notice="left in the queue; Enter opens it again")
         return show(left, "")
@@ -273,6 +287,8 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
     prompt = s.prompt
     broadest = max(len(prompt.scopes) - 1, 0) if prompt else 0
     match key.action:
+        case Action.TERM if key.term not in s.offered:
+            return replace(s, notice=past.unoffered(s, prompt, TERMS[key.term][0])), []
         case Action.TERM:
             return _choose(s, term=key.term), []
         case Action.TURN:
@@ -281,7 +297,16 @@ def _armed_key(s: State, key: ev.Key) -> tuple[State, list[Command]]:
             return s, [ev.AskMessage(s.shown, s.message)]
         case Action.PAUSE | Action.STOP if prompt:
             return s, [_steer(s, prompt, key.action)]
-        case Action.BROADER | Action.NARROWER | Action.EDIT if s.term == ONCE:
+        case _ if prompt and not s.offered:
+            return replace(s, notice=past.unoffered(s, prompt, "")), []
+        case Action.EDIT if prompt and (prompt.limit or prompt.about_token):
+            what = "a spent limit" if prompt.limit else "a question about a token"
+            return replace(s, notice=f"{what} has no scope to write"), []
+        case Action.BROADER | Action.NARROWER if prompt and prompt.about_token:
+            return replace(s, notice="a question about a token has no other scope"), []
+        case Action.BROADER | Action.NARROWER | Action.EDIT if s.term == ONCE and not (
+            prompt and prompt.limit
+        ):
             return replace(s, notice="once is for this request alone; choose a longer time first"), []
         case Action.EDIT if (choice := s.choice) and choice.scope:
             return s, [ev.EditScope(choice)]
@@ -324,16 +349,18 @@ def _choose(
         scope=s.scope if scope is None else scope,
         edited=s.edited if scope is None else "",
     )
+    if s.scope and s.prompt and s.prompt.limit and s.verdict == "deny" and verdict is None:
+        s = replace(s, verdict="allow")  # so much more is only ever allowed
     return s if s.choice == before else turn_page(replace(s, rule=None), "end")
 
 
 def _answer(s: State, verdict: str) -> tuple[State, list[Command]]:
-    if s.verdict != verdict and s.term != ONCE:
-        s = _choose(s, verdict=verdict)
-        return replace(s, notice="read the rule, then press the same key again to save it"), []
     if s.verdict != verdict:
+        turned = _choose(s, verdict=verdict)
+        if turned.lasting:
+            return replace(turned, notice="read the rule, then press the same key again to save it"), []
         s = replace(s, verdict=verdict)  # once saves nothing, so the page stays what it was
-    if s.term != ONCE:
+    if s.lasting:
         rule = s.ruled
         if rule is None:
             return replace(
@@ -358,14 +385,17 @@ def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
     if not s.up:
         return s, commands
     reading = s.focus and s.now - s.attended <= ATTENTION
-    want = s.shown if reading else ""
+    want = s.shown if reading and not s.past else ""
     if want != s.looked:
         if s.looked and any(p.id == s.looked for p in s.prompts):
             commands.append(ev.Look(s.looked, False))
         if want:
             commands.append(ev.Look(want, True))
         s = replace(s, looked=want)
-    choice = s.choice if s.term != ONCE else None
+    if s.recall:
+        s = replace(s, recall=False)
+        commands.append(ev.Recall())
+    choice = s.choice if s.lasting and s.offered else None
     if choice != s.asked:
         s = replace(s, asked=choice)
         if choice is not None:
@@ -373,7 +403,14 @@ def _derive(s: State, commands: list[Command]) -> tuple[State, list[Command]]:
     rule = s.ruled
     if rule is None:
         return replace(s, reach=None), commands
-    if rule.choice.verdict == "allow" and rule.choice.scope and not rule.error and s.reach is None:
+    limited = s.prompt is not None and (s.prompt.limit or s.prompt.about_token)
+    if (
+        rule.choice.verdict == "allow"
+        and rule.choice.scope
+        and not limited
+        and not rule.error
+        and s.reach is None
+    ):
         s = replace(s, reach=(rule.choice, ""))
         commands.append(ev.Reach(rule.choice))
     return s, commands

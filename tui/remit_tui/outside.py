@@ -9,10 +9,13 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from typing import Any
+
+from remit_daemon.wire.escape import escape
 
 SECONDS = 20.0  # for a command that reads files; an export of a large ledger is given none
 MOST = 8 << 20  # bytes of output that are read
@@ -101,19 +104,45 @@ def editor() -> list[str]:
     return command
 
 
-def draft(text: str, beside: str) -> str:
-    """Return a new private file with ``text``, to be edited and checked before it becomes ``beside``. Raises OutsideError.
+def policy_dir() -> str:
+    """Return where the user's own policy files are."""
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return f"{config}/remit/policy.d"
 
-    It is where it can be moved into place from, but outside a policy.d, which remitd watches.
+
+def draft(text: str, beside: str) -> str:
+    """Return a new private file of the same name with ``text``, to be edited and checked before it becomes ``beside``.
+
+    It is in a directory of its own, from where it can be moved into place, but outside a policy.d, which remitd watches.
+    Raises OutsideError.
     """
     folder = os.path.dirname(beside)
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         if os.path.basename(folder) == "policy.d":
             folder = os.path.dirname(folder)
-        handle, path = tempfile.mkstemp(prefix=".draft-", suffix=".toml", dir=folder)
-        with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        path = os.path.join(tempfile.mkdtemp(prefix=".draft-", dir=folder), os.path.basename(beside))
+        with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
     except OSError as e:
         raise OutsideError(f"cannot write beside {beside}: {e.strerror}") from None
     return path
+
+
+def discard(path: str) -> None:
+    """Remove what is left of the draft ``path``, and its directory."""
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+
+
+async def differences(path: str, policy: str) -> tuple[str, ...]:
+    """Return what the user's policy file ``policy`` decides otherwise with the draft ``path`` in its place, as ``remit policy diff``
+    says it, line by line. Raises OutsideError."""
+    code, out, err = await remit("policy", "diff", path)
+    if code not in (0, 1):
+        raise OutsideError(err.replace(path, policy).strip() or "remit policy diff failed")
+    return lines(out.replace(path, policy))
+
+
+def lines(text: str) -> tuple[str, ...]:
+    """Return the lines of what a command of remit's printed, fit to be shown. It has escaped names already; nothing relies on it."""
+    return tuple("".join(c if c.isprintable() else escape(c) for c in x) for x in text.rstrip().split("\n"))

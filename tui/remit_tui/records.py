@@ -6,72 +6,17 @@ A field that is missing is empty: an older remitd, or one that has nothing to sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-
-class RecordError(ValueError):
-    """remitd sent something that is not what the contract says."""
-
-
-def _text(record: dict[str, Any], key: str) -> str:
-    value = record.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RecordError(f"{key} is not text")
-    return value
-
-
-def _texts(record: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = record.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise RecordError(f"{key} is not a list of texts")
-    return tuple(value)
-
-
-def _number(record: dict[str, Any], key: str) -> float:
-    value = record.get(key) or 0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RecordError(f"{key} is not a number")
-    return value
-
-
-def _list(record: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    value = record.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise RecordError(f"{key} is not a list of objects")
-    return value
-
-
-def _maybe(record: dict[str, Any], key: str) -> float | None:
-    return None if record.get(key) is None else _number(record, key)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    """Return a list of names, or of processes (``{pid, comm, exe}``) as what they are called and run."""
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise RecordError("not a list of names")
-    out = []
-    for item in value:
-        if isinstance(item, dict):
-            program = _text(item, "exe") or _text(item, "comm") or "unknown"
-            out.append(f"{program} ({int(_number(item, 'pid'))})")
-        elif isinstance(item, str):
-            out.append(item)
-        else:
-            raise RecordError("not a list of names")
-    return tuple(out)
-
-
-def _counts(value: object) -> tuple[tuple[str, int], ...]:
-    """Return the numbers of an object that are not 0."""
-    if value is None:
-        return ()
-    if not isinstance(value, dict):
-        raise RecordError("not an object of numbers")
-    return tuple((str(name), int(_number(value, name))) for name in value if _number(value, name))
+from remit_tui.fields import (
+    RecordError,
+    counts_of,
+    list_of,
+    maybe_of,
+    names_of,
+    number_of,
+    text_of,
+    texts_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +34,7 @@ class Prompt:
 
     ``facts`` are (label, text): what else a person should know of a question about a token. ``parents`` are the processes
     above, nearest first; ``before`` says how the same was answered before, by words and numbers; ``purpose`` is the agent's claim.
+    ``limit`` says which limit is spent, where that is why it asks.
     """
 
     id: str
@@ -115,41 +61,48 @@ class Prompt:
     before: tuple[tuple[str, int], ...] = ()
     purpose: str = ""
     confined: bool = True
+    limit: str = ""
 
     @classmethod
     def of(cls, record: object) -> Prompt:
         """Read one prompt; raises RecordError, naming the field."""
-        if not isinstance(record, dict) or not _text(record, "id"):
+        if not isinstance(record, dict) or not text_of(record, "id"):
             raise RecordError("a prompt without an id")
         return cls(
-            id=_text(record, "id"),
-            state=_text(record, "state") or "open",
-            agent=_text(record, "agent"),
-            session=_text(record, "session"),
-            project=_text(record, "project"),
-            ops=_texts(record, "ops"),
-            path=_text(record, "path"),
-            path2=_text(record, "path2"),
-            pid=int(_number(record, "pid")),
-            exe=_text(record, "exe"),
-            comm=_text(record, "comm"),
-            argv=_texts(record, "argv"),
-            source=_text(record, "source"),
-            count=int(_number(record, "count")),
-            created=_number(record, "created"),
-            holding=int(_number(record, "holding")),
-            held_until=_number(record, "held_until") or None,
+            id=text_of(record, "id"),
+            state=text_of(record, "state") or "open",
+            agent=text_of(record, "agent"),
+            session=text_of(record, "session"),
+            project=text_of(record, "project"),
+            ops=texts_of(record, "ops"),
+            path=text_of(record, "path"),
+            path2=text_of(record, "path2"),
+            pid=int(number_of(record, "pid")),
+            exe=text_of(record, "exe"),
+            comm=text_of(record, "comm"),
+            argv=texts_of(record, "argv"),
+            source=text_of(record, "source"),
+            count=int(number_of(record, "count")),
+            created=number_of(record, "created"),
+            holding=int(number_of(record, "holding")),
+            held_until=number_of(record, "held_until") or None,
             scopes=tuple(
-                Scope(_text(s, "scope"), _text(s, "label"), _text(s, "rule"))
-                for s in _list(record, "scopes")
+                Scope(text_of(s, "scope"), text_of(s, "label"), text_of(s, "rule"))
+                for s in list_of(record, "scopes")
             ),
-            facts=tuple((_text(f, "label"), _text(f, "text")) for f in _list(record, "facts")),
-            kind=_text(record, "kind"),
-            parents=_names(record.get("chain")),
-            before=_counts(record.get("before")),
-            purpose=_text(record, "purpose"),
+            facts=tuple((text_of(f, "label"), text_of(f, "text")) for f in list_of(record, "facts")),
+            kind=text_of(record, "kind"),
+            parents=names_of(record.get("chain")),
+            before=counts_of(record.get("before")),
+            purpose=text_of(record, "purpose"),
             confined=record.get("confined") is not False,
+            limit=text_of(record, "limit"),
         )
+
+    @property
+    def about_token(self) -> bool:
+        """Whether a token is asked for: its one scope is what was asked."""
+        return self.ops == ("token",)
 
     @property
     def question(self) -> tuple[object, ...]:
@@ -157,13 +110,13 @@ class Prompt:
         return (
             self.agent, self.session, self.project, self.ops, self.path, self.path2,
             self.pid, self.exe, self.comm, self.argv, self.source, self.scopes, self.kind, self.parents, self.purpose, self.facts,
-            self.confined,
+            self.confined, bool(self.limit),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of an agent. Times are seconds since the epoch; ``ended`` is None while it runs."""
+    """One run of an agent. Times are seconds since the epoch; ``ended`` is None while it runs; ``parent`` started it, for a sub-session."""
 
     id: str
     agent: str
@@ -180,28 +133,30 @@ class Session:
     assurance: str = ""
     enforced: tuple[str, ...] = ()
     confined: bool = True
+    parent: str = ""
 
     @classmethod
     def of(cls, record: object) -> Session:
         """Read one session; raises RecordError, naming the field."""
-        if not isinstance(record, dict) or not _text(record, "id"):
+        if not isinstance(record, dict) or not text_of(record, "id"):
             raise RecordError("a session without an id")
         return cls(
-            id=_text(record, "id"),
-            agent=_text(record, "agent"),
-            state=_text(record, "state"),
-            pid=int(_number(record, "pid")),
-            project=_text(record, "project"),
-            argv=_texts(record, "argv"),
-            started=_number(record, "started"),
-            ended=_maybe(record, "ended"),
-            status=None if record.get("status") is None else int(_number(record, "status")),
-            ask=_text(record, "ask"),
+            id=text_of(record, "id"),
+            agent=text_of(record, "agent"),
+            state=text_of(record, "state"),
+            pid=int(number_of(record, "pid")),
+            project=text_of(record, "project"),
+            argv=texts_of(record, "argv"),
+            started=number_of(record, "started"),
+            ended=maybe_of(record, "ended"),
+            status=None if record.get("status") is None else int(number_of(record, "status")),
+            ask=text_of(record, "ask"),
             net_all=bool(record.get("net_all")),
-            waiting=int(_number(record, "waiting")),
+            waiting=int(number_of(record, "waiting")),
             assurance=str(record.get("assurance") or ""),
-            enforced=_texts(record, "enforced"),
+            enforced=texts_of(record, "enforced"),
             confined=record.get("confined") is not False,
+            parent=text_of(record, "parent"),
         )
 
 
@@ -229,33 +184,35 @@ class Grant:
     reviewed: float | None = None
     suffices: str = ""
     due: bool = False
+    withheld: bool = False
 
     @classmethod
     def of(cls, record: object) -> Grant:
         """Read one grant; raises RecordError, naming the field."""
-        if not isinstance(record, dict) or not _text(record, "id"):
+        if not isinstance(record, dict) or not text_of(record, "id"):
             raise RecordError("a grant without an id")
         return cls(
-            id=_text(record, "id"),
-            agent=_text(record, "agent"),
-            session=_text(record, "session"),
-            ops=_texts(record, "ops"),
-            scope=_text(record, "scope"),
-            verdict=_text(record, "verdict"),
+            id=text_of(record, "id"),
+            agent=text_of(record, "agent"),
+            session=text_of(record, "session"),
+            ops=texts_of(record, "ops"),
+            scope=text_of(record, "scope"),
+            verdict=text_of(record, "verdict"),
             lasts=str(record.get("for") or ""),
-            rule=_text(record, "rule"),
-            created=_number(record, "created"),
-            expires=_maybe(record, "expires"),
-            last_used=_maybe(record, "last_used"),
-            uses=int(_number(record, "uses")),
-            by=_text(record, "by"),
+            rule=text_of(record, "rule"),
+            created=number_of(record, "created"),
+            expires=maybe_of(record, "expires"),
+            last_used=maybe_of(record, "last_used"),
+            uses=int(number_of(record, "uses")),
+            by=text_of(record, "by"),
             suspended=bool(record.get("suspended")),
-            marks=_names(record.get("markers")),
-            via=_text(record, "via"),
-            denials=int(_number(record, "denials")),
-            reviewed=_maybe(record, "reviewed"),
-            suffices=_text(record, "suffices"),
+            marks=names_of(record.get("markers")),
+            via=text_of(record, "via"),
+            denials=int(number_of(record, "denials")),
+            reviewed=maybe_of(record, "reviewed"),
+            suffices=text_of(record, "suffices"),
             due=bool(record.get("due")),
+            withheld=bool(record.get("withheld")),
         )
 
 
@@ -284,25 +241,25 @@ class Entry:
     @classmethod
     def of(cls, record: object) -> Entry:
         """Read one row; raises RecordError, naming the field."""
-        if not isinstance(record, dict) or not _number(record, "seq"):
+        if not isinstance(record, dict) or not number_of(record, "seq"):
             raise RecordError("a row without a number")
-        outcome, _, more = _text(record, "outcome").partition(" ")
+        outcome, _, more = text_of(record, "outcome").partition(" ")
         return cls(
-            seq=int(_number(record, "seq")),
-            time=_number(record, "time"),
-            actor=_text(record, "actor"),
-            agent=_text(record, "agent"),
-            session=_text(record, "session"),
-            pid=int(_number(record, "pid")),
-            exe=_text(record, "exe"),
-            op=_text(record, "op"),
-            path=_text(record, "path"),
-            path2=_text(record, "path2"),
-            verdict=_text(record, "verdict"),
+            seq=int(number_of(record, "seq")),
+            time=number_of(record, "time"),
+            actor=text_of(record, "actor"),
+            agent=text_of(record, "agent"),
+            session=text_of(record, "session"),
+            pid=int(number_of(record, "pid")),
+            exe=text_of(record, "exe"),
+            op=text_of(record, "op"),
+            path=text_of(record, "path"),
+            path2=text_of(record, "path2"),
+            verdict=text_of(record, "verdict"),
             outcome=outcome,
             more=more,
-            rule=_text(record, "rule"),
-            prompt=_text(record, "prompt"),
-            note=_text(record, "note"),
-            argv=_texts(record, "argv"),
+            rule=text_of(record, "rule"),
+            prompt=text_of(record, "prompt"),
+            note=text_of(record, "note"),
+            argv=texts_of(record, "argv"),
         )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 
-from remit_daemon.wire.words import rule_name, term
+from remit_daemon.wire.words import LEVELS, UNCONFINED, rule_name, term
 from remit_tui.frame import Line, waiting
 from remit_tui.records import Entry, Grant, Session
-from remit_tui.text import clip, command, fold, shown, span, width_of
+from remit_tui.standing import Limit
+from remit_tui.text import clip, command, fold, shown, span, width_of, wrap
 from remit_tui.words import field
 
 _OUTCOMES = {
@@ -20,6 +21,7 @@ _OUTCOMES = {
     "EINPROGRESS": "started",
     "passed": "ok",
 }
+_ANSWERS = {"allow": "allowed", "deny": "denied"}
 REFUSED = ("refused", "denied", "expired")
 
 
@@ -54,6 +56,8 @@ def outcome(entry: Entry) -> str:
     """Return how it ended, in a word."""
     if entry.actor == "agent" and entry.verdict == "deny" and entry.outcome in ("", "refused"):
         return "DENIED"
+    if entry.op == "answer" and entry.outcome == "answered" and entry.verdict in _ANSWERS:
+        return _ANSWERS[entry.verdict]
     if entry.outcome in REFUSED:
         return entry.outcome.upper()
     return shown(_OUTCOMES.get(entry.outcome, entry.outcome) or entry.verdict)
@@ -66,7 +70,7 @@ def entry_row(entry: Entry, width: int, on: bool) -> Line:
     what = what or shown(entry.note)
     text = head + clip(what, max(width - width_of(head), 3))
     style = "reverse" if on else "bold" if entry.actor == "human" else ""
-    return [(style, text + " " * max(width - width_of(text), 0))]
+    return [(style, pad(text, width))]
 
 
 def entry_detail(entry: Entry, width: int) -> list[Line]:
@@ -94,34 +98,86 @@ def entry_detail(entry: Entry, width: int) -> list[Line]:
     return lines
 
 
-def session_row(session: Session, wall: float, width: int, on: bool) -> Line:
-    """Return a session's line in the list; ``wall`` in s since the epoch."""
+def family(sessions: tuple[Session, ...]) -> tuple[tuple[int, Session], ...]:
+    """Return ``sessions`` in their order, each followed by those that it started, with how deep they are."""
+    ids = {s.id for s in sessions}
+    below: dict[str, list[Session]] = {}
+    for s in sessions:
+        below.setdefault(s.parent if s.parent in ids and s.parent != s.id else "", []).append(s)
+    out: list[tuple[int, Session]] = []
+    waiting = [(0, s) for s in reversed(below.get("", ()))]
+    while waiting:
+        depth, one = waiting.pop()
+        out.append((depth, one))
+        waiting += [(depth + 1, s) for s in reversed(below.pop(one.id, ()))]
+    return tuple(out)
+
+
+def limits_of(session: Session, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """Return which of ``limits`` ``session`` draws on: its own, those of its agent, and for a sub-session those of whom it is of."""
+    names = session.agent.split(" of ")
+    return tuple(
+        limit
+        for limit in limits
+        if limit.session == session.id or (not limit.session and limit.agent in (session.agent, *names))
+    )
+
+
+def session_row(
+    session: Session, wall: float, width: int, on: bool, depth: int = 0, spent: bool = False
+) -> Line:
+    """Return a session's line in the list, ``depth`` below the one that was started by the person; ``wall`` in s since the epoch."""
     ran = (session.ended or wall) - session.started
     status = "" if session.status is None else f" ({session.status})"
     waits = f"{session.waiting} wait" if session.waiting else ""
+    marks = ("" if session.confined else "[unconfined] ") + ("[limit] " if spent else "")
+    # Below the one that started it, a sub-session needs its own name alone.
+    own = session.agent.partition(" of ")[0] if depth else session.agent
+    name = "  " * (depth - 1) + "└ " * (depth > 0) + shown(own)
     head = (
-        f"{'▸' if on else ' '} {pad(shown(session.id), 7)} {pad(shown(session.agent), 10)}"
-        f" {pad(session.state + status, 10)} {when(session.started)}  {pad(span(ran), 6)} {pad(waits, 7)} "
+        f"{'▸' if on else ' '} {pad(shown(session.id), 7)} {pad(name, 20 if width >= 100 else 14)}"
+        f" {pad(session.state + status, 10)} {when(session.started)[: None if width >= 100 else -3]} {pad(span(ran), 6)}"
+        f" {pad(waits, 6)} {marks}"
     )
-    text = head + clip(shown(session.project), max(width - width_of(head), 3))
-    return [("reverse" if on else "", text + " " * max(width - width_of(text), 0))]
+    room = width - width_of(head)
+    return [
+        (
+            "reverse" if on else "",
+            pad(head + (clip(shown(session.project), room) if room > 3 else ""), width),
+        )
+    ]
 
 
-def session_detail(session: Session, wall: float, width: int) -> list[Line]:
-    """Return all that is known of a session."""
+def session_detail(session: Session, wall: float, width: int, limits: tuple[Limit, ...] = ()) -> list[Line]:
+    """Return all that is known of a session, and of the ``limits`` that it draws on."""
     title = f"{shown(session.agent)}, session {shown(session.id)}: {shown(session.state)}"
     lines: list[Line] = [[("bold", part)] for part in fold(title, width)]
+    if session.parent:
+        lines += field("within", f"session {shown(session.parent)}, which it cannot do more than", width)
+    if not session.confined:
+        lines += field("NOTE", UNCONFINED, width)
+    for limit in limits:
+        lines += field(
+            "LIMIT" if limit.spent else "limit",
+            shown(limit.text),
+            width,
+            "bold" if limit.spent else "",
+            wrap,
+        )
     lines += field("started", f"{exactly(session.started)}, {span(wall - session.started)} ago", width)
     if session.ended is not None:
         lines += field("ended", f"{exactly(session.ended)}, with status {session.status}", width)
-    lines += field("command", command(session.argv), width)
-    lines += field("project", shown(session.project), width)
+    if session.argv:
+        lines += field("command", command(session.argv), width)
+    if session.project:
+        lines += field("project", shown(session.project), width)
     lines += field("process", str(session.pid), width)
     lines += field("asks", shown(session.ask), width)
     lines += field("waiting", waiting(session.waiting), width)
     if session.net_all:
         lines += field("network", "open, unmediated", width)
-    lines += field("assured", shown(session.assurance), width)
+    level = LEVELS.get(session.assurance)
+    lines += field("assured", shown(session.assurance) + (f": {level}" if level else ""), width)
     if session.enforced:
         lines += field("enforced", "; ".join(map(shown, session.enforced)), width)
     return lines
@@ -139,7 +195,8 @@ def _lasts(grant: Grant) -> str:
 
 def marked(grant: Grant) -> tuple[str, ...]:
     """Return what there is to look at in a grant, in words."""
-    return tuple(dict.fromkeys((*(("suspended",) if grant.suspended else ()), *grant.marks)))
+    own = (*(("suspended",) if grant.suspended else ()), *(("withheld",) if grant.withheld else ()))
+    return tuple(dict.fromkeys((*own, *grant.marks, *(("due",) if grant.due and not grant.marks else ()))))
 
 
 def grant_row(grant: Grant, wall: float, width: int, on: bool) -> Line:
@@ -151,7 +208,7 @@ def grant_row(grant: Grant, wall: float, width: int, on: bool) -> Line:
         f" {pad(_used(grant, wall), 10)} {marks}"
     )
     text = head + clip(shown(grant.scope), max(width - width_of(head), 3))
-    return [("reverse" if on else "", text + " " * max(width - width_of(text), 0))]
+    return [("reverse" if on else "", pad(text, width))]
 
 
 def grant_detail(grant: Grant, wall: float, width: int) -> list[Line]:
@@ -170,6 +227,8 @@ def grant_detail(grant: Grant, wall: float, width: int) -> list[Line]:
     lines += field("used", f"{grant.uses} times, last {_used(grant, wall)}{refusals}", width)
     if grant.suffices:
         lines += field("would do", shown(grant.suffices), width)
+    if grant.withheld:
+        lines += field("state", "withheld: its agent's program has changed; the agents view says so", width)
     if grant.suspended:
         lines += field("state", "suspended: unused for long, it is asked again", width)
     if marks := marked(grant):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from remit_tui.events import ONCE, Choice
+from remit_tui.events import ONCE, TERMS, Choice
 from remit_tui.records import Prompt, Session
+from remit_tui.standing import NOTHING, Standing
 
 QUIET = 0.7  # s without keystrokes: longer than the gap between two keys of somebody who types
 STALL = 2.0  # s without a tick (every 0.2 s): we were stopped, and the keys that come now are old
@@ -34,6 +35,10 @@ class State:
     why: str = "connecting"
     prompts: tuple[Prompt, ...] = ()
     sessions: tuple[Session, ...] = ()
+    standing: Standing = NOTHING
+    missed: tuple[Prompt, ...] = ()
+    past: bool = False  # what is listed are the missed ones
+    recall: bool = False  # they are to be read anew
     selected: str = ""
     shown: str = ""
     left: frozenset[str] = frozenset()
@@ -63,16 +68,26 @@ class State:
     notice: str = ""
 
     @property
+    def source(self) -> tuple[Prompt, ...]:
+        """The prompts that the list is of: those that wait, or those that were missed."""
+        return self.missed if self.past else self.prompts
+
+    @property
     def prompt(self) -> Prompt | None:
         """The shown prompt."""
-        return next((p for p in self.prompts if p.id == self.shown), None)
+        return next((p for p in self.source if p.id == self.shown), None)
+
+    @property
+    def offered(self) -> tuple[int, ...]:
+        """The terms (of TERMS) for which an answer to the shown prompt can count."""
+        return terms(self.prompt, self.sessions) if self.prompt else ()
 
     @property
     def queue(self) -> tuple[Prompt, ...]:
         """The prompts that are listed: all, or those that hold the filter's text."""
         if not self.filter:
-            return self.prompts
-        return tuple(p for p in self.prompts if matches(p, self.filter))
+            return self.source
+        return tuple(p for p in self.source if matches(p, self.filter))
 
     @property
     def chosen(self) -> tuple[Prompt, ...]:
@@ -98,14 +113,40 @@ class State:
         prompt = self.prompt
         if prompt is None:
             return None
-        scope = "" if self.term == ONCE else self.pattern
+        if self.term != ONCE:
+            scope = self.pattern
+        else:  # a spent limit alone has a wider scope for once, and to deny it is about this act
+            scope = self.pattern if prompt.limit and self.scope and self.verdict == "allow" else ""
         message = self.message if self.verdict == "deny" else ""
         return Choice(prompt.id, self.verdict, self.term, scope, message)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the answer as it is set now is about more than this request: its rule has to be read first."""
+        return self.choice is not None and (self.term != ONCE or bool(self.choice.scope))
 
     @property
     def ruled(self) -> Rule | None:
         """The rule of the answer as it is set now, once it is known."""
         return self.rule if self.rule and self.rule.choice == self.choice else None
+
+
+def terms(prompt: Prompt, sessions: tuple[Session, ...]) -> tuple[int, ...]:
+    """Return the terms (of TERMS) for which an answer to ``prompt`` can count.
+
+    A spent limit is extended once. What was missed waits for nothing, so once is nothing; a program that asked for a token has gone.
+    For its session an answer counts where there is one, that has not ended.
+    """
+    if prompt.limit:
+        return () if prompt.state == "missed" else (ONCE,)
+    if prompt.state == "missed" and prompt.about_token:
+        return ()
+    ended = any(s.id == prompt.session and s.state == "ended" for s in sessions)
+    missing = prompt.state == "missed" and not any(s.id == prompt.session for s in sessions)
+    without = {"once"} if prompt.state == "missed" else set()
+    if ended or missing or not prompt.session:
+        without.add("session")
+    return tuple(i for i, (name, _) in enumerate(TERMS) if name not in without)
 
 
 def matches(prompt: Prompt, text: str) -> bool:
@@ -141,13 +182,18 @@ def turn_page(s: State, anchor: str) -> State:
     return replace(s, page=s.page + 1, painted=None, read=False, anchor=anchor)
 
 
+def _first(s: State, prompt_id: str) -> int:
+    prompt = next((p for p in s.source if p.id == prompt_id), None)
+    return next(iter(terms(prompt, s.sessions)), ONCE) if prompt else ONCE
+
+
 def show(s: State, prompt_id: str) -> State:
     """Show the prompt ``prompt_id`` ("" for none) with nothing chosen yet."""
     s = replace(
         s,
         shown=prompt_id,
         verdict="deny",
-        term=ONCE,
+        term=_first(s, prompt_id),
         scope=0,
         edited="",
         message="",
@@ -158,3 +204,15 @@ def show(s: State, prompt_id: str) -> State:
     if prompt_id:
         s = replace(s, selected=prompt_id, left=s.left - {prompt_id}, attended=s.now)
     return turn_page(s, "top")
+
+
+def show_next(s: State, at: int) -> State:
+    """Show the first prompt from ``at`` on that was not left; select one at least."""
+    queue = s.queue
+    if not queue:
+        return show(replace(s, selected=""), "")
+    at = min(at, len(queue) - 1)
+    for prompt in (*queue[at:], *queue[:at]):
+        if prompt.id not in s.left:
+            return show(s, prompt.id)
+    return show(replace(s, selected=queue[at].id), "")

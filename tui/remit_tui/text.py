@@ -66,6 +66,19 @@ def fold(text: str, width: int) -> list[str]:
     return [*lines, text[start:]]
 
 
+def wrap(text: str, width: int) -> list[str]:
+    """Cut prose (already escaped) at blanks into lines of at most ``width`` cells; a longer word is folded. Not for names alone: a
+    blank at the end of a line cannot be seen."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if width_of(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines += fold(word, width)
+    return lines if lines[0] else lines[1:] or [""]
+
+
 def clip(text: str, width: int) -> str:
     """Return ``text`` (already escaped) in at most ``width`` cells, its middle left out. For overviews only."""
     if width_of(text) <= width:

@@ -5,15 +5,18 @@ Every text from outside passes ``text.shown`` (or ``command``) here, and nothing
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from remit_daemon.wire.words import OUTSIDE, rule_name, verbs
 from remit_tui.bulk import MOST
-from remit_tui.events import ONCE, TERMS
+from remit_tui.events import TERMS
 from remit_tui.frame import Line
 from remit_tui.records import Prompt
 from remit_tui.state import QUIET, State
-from remit_tui.text import clip, command, fold, shown, span, width_of
+from remit_tui.text import clip, command, fold, shown, span, width_of, wrap
 
 _LABEL = 9  # cells of the left column
+Cut = Callable[[str, int], list[str]]
 _MIN_VALUE = 20  # cells: narrower terminals give up the left column
 
 
@@ -28,15 +31,37 @@ def sentence(prompt: Prompt) -> str:
     agent = shown(prompt.agent) or "an agent without a name"
     inside = f", through {shown(prompt.comm)}," if prompt.comm and prompt.comm != prompt.agent else ""
     where = f"session {shown(prompt.session)}" if prompt.session else OUTSIDE
-    return f"{agent} ({where}){inside} wants to {operations(prompt.ops)}"
+    wants = "wanted" if prompt.state == "missed" else "wants"
+    return f"{agent} ({where}){inside} {wants} to {operations(prompt.ops)}"
 
 
-def field(label: str, value: str, width: int, style: str = "") -> list[Line]:
-    """Return ``value`` (already escaped) behind its label, folded to ``width`` cells, never shortened."""
+def meaning(prompt: Prompt) -> list[str]:
+    """Return what an answer means where that is not plain, a sentence each: one for most that is told apart, none for most prompts."""
+    out = []
+    if prompt.about_token:
+        out.append(
+            "an allow gives it a token for just what is listed, which others accept; it opens nothing here"
+        )
+    if prompt.limit:
+        out.append(
+            "the policy allows this, but a limit is spent; an allow is for this act, or for as much again (s), once"
+        )
+    if not prompt.confined:
+        out.append("it is not confined: it asks of its own accord, and a denial is not forced upon it")
+    starter = shown(prompt.agent.partition(" of ")[2])
+    if starter and prompt.session:
+        out.append(
+            f"{starter} started it: what you allow it for longer, {starter} may do as well, where that is asked too"
+        )
+    return out
+
+
+def field(label: str, value: str, width: int, style: str = "", cut: Cut = fold) -> list[Line]:
+    """Return ``value`` (already escaped) behind its label, cut to ``width`` cells (prose by ``wrap``), never shortened."""
     room = width - _LABEL
     if room < _MIN_VALUE:
-        return [[("dim", label)], *([(style, part)] for part in fold(value, width))]
-    parts = fold(value, room)
+        return [[("dim", label)], *([(style, part)] for part in cut(value, width))]
+    parts = cut(value, room)
     return [
         [("dim", (label if i == 0 else "").ljust(_LABEL)), (style, part)] for i, part in enumerate(parts)
     ]
@@ -44,6 +69,8 @@ def field(label: str, value: str, width: int, style: str = "") -> list[Line]:
 
 def held(prompt: Prompt, wall: float) -> str:
     """Return whether the operation still waits, and how long if remitd tells; ``wall`` in s since the epoch."""
+    if prompt.state == "missed":
+        return "no longer: nobody answered in time; a rule serves the next try"
     if prompt.holding < 1:
         return "no longer: it was refused once; an allow serves the next try"
     many = f"{prompt.holding} operations wait" if prompt.holding > 1 else "the operation waits"
@@ -79,8 +106,10 @@ def detail(prompt: Prompt, width: int, wall: float) -> list[Line]:
     lines += field("program", program, width)
     if prompt.parents:
         lines += field("within", " ← ".join(shown(p) for p in prompt.parents), width)
-    if not prompt.confined:
-        lines += field("NOTE", "not confined: what you say is asked of it, not forced upon it", width)
+    if prompt.limit:
+        lines += field("limit", shown(prompt.limit), width, cut=wrap)
+    for sentence_ in meaning(prompt):
+        lines += field("NOTE", sentence_, width, cut=wrap)
     if prompt.project:
         lines += field("project", shown(prompt.project), width)
     lines += field("because", shown(rule_name(prompt.source)), width)
@@ -120,13 +149,18 @@ def rule(state: State, width: int) -> list[Line]:
     lines: list[Line] = []
     if choice.message:
         lines += field("tells it", f"“{shown(choice.message)}”", width)
-    if state.term == ONCE:
-        return [*lines, [("dim", "covers".ljust(_LABEL)), ("", "this request; nothing is saved")]]
+    if not state.offered:
+        return [*lines, *field("covers", "nothing: it is over, and no rule can be made of it", width)]
+    if not state.lasting:
+        more = "" if not prompt.limit else f"; s sets {shown(prompt.scopes[-1].label)}"
+        return [*lines, *field("covers", f"this request; nothing is saved{more}", width)]
     if state.edited:
         lines += field("covers", f"as you wrote it: {shown(state.edited)}", width)
     elif prompt.scopes:
         scope = prompt.scopes[state.scope]
-        label = f"{state.scope + 1} of {len(prompt.scopes)}: {shown(scope.label)}: {shown(scope.pattern)}"
+        label = f"{state.scope + 1} of {len(prompt.scopes)}: {shown(scope.label)}"
+        if not prompt.limit:
+            label += f": {shown(scope.pattern)}"
         lines += field("covers", label, width)
     known = state.ruled
     if known is None:
@@ -154,6 +188,8 @@ def verdicts(state: State) -> Line:
         word = "answering"
     elif state.bulk and len(state.chosen) > MOST:
         word = f"deny answers now; at most {MOST} may be allowed at once"
+    elif state.prompt is not None and not state.offered:
+        word = "nothing can be answered here"
     elif state.armed:
         word = "both answer now" if state.read else "deny answers now; allow after reading to the end"
     else:
@@ -162,10 +198,10 @@ def verdicts(state: State) -> Line:
 
 
 def terms(state: State) -> Line:
-    """Return the line with the terms, the set one marked."""
+    """Return the line with the terms that count for the shown prompt, the set one marked."""
     line: Line = [("dim", " for ")]
-    for i, (name, _) in enumerate(TERMS):
-        on = i == state.term
+    for i in state.offered:
+        name, on = TERMS[i][0], i == state.term
         line += [("reverse bold" if on else "", f" {'▸' if on else ' '}{i + 1} {name} ")]
     return line
 
@@ -176,7 +212,7 @@ def row(prompt: Prompt, state: State, width: int) -> Line:
     mark = ("▸" if on else " ") + ("x" if prompt.id in state.marked else " ")
     many = f"{prompt.count}x " if prompt.count > 1 else ""
     head = f"{mark}{clip(shown(prompt.agent), 14)}  {many}{clip(operations(prompt.ops), 18)}  "
-    tail = "  (left)" if prompt.id in state.left else ""
+    tail = "  (missed)" if prompt.state == "missed" else "  (left)" if prompt.id in state.left else ""
     text = head + clip(shown(prompt.path), max(width - width_of(head) - len(tail), 3)) + tail
     style = "reverse" if on and state.shown else "bold" if on else ""
     return [(style, text + " " * max(width - width_of(text), 0))]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from fakes import approver
 from remit_tui import events as ev
 from remit_tui.bulk import MOST
-from remit_tui.events import ONCE, Action, Choice, Command, Key
+from remit_tui.events import ONCE, TERMS, Action, Choice, Command, Key
+from remit_tui.fields import RecordError
 from remit_tui.machine import step
-from remit_tui.records import Prompt, RecordError, Session
-from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State
+from remit_tui.records import Prompt, Session
+from remit_tui.state import ATTENTION, EARLY, QUIET, STALL, UNREAD, State, terms
 
 
 def prompt(number: int = 1, **fields: Any) -> Prompt:
@@ -531,21 +532,178 @@ def test_a_filter_lists_some_and_keeps_all() -> None:
     assert t.state.shown == "p1"
 
 
+def token(number: int = 1, **fields: Any) -> Prompt:
+    """A question about a token, of a program outside sessions."""
+    scopes = [{"scope": "aud: log:read", "label": "exactly this", "rule": "r"}]
+    return prompt(
+        number, **{"ops": ["token"], "session": "", "scopes": scopes, "path": "aud: log:read"} | fields
+    )
+
+
+def limited(number: int = 1, **fields: Any) -> Prompt:
+    """A question about a spent limit."""
+    scopes = [
+        {"scope": f"/f{number}", "label": "this file", "rule": "allow this act once"},
+        {"scope": "limit:calls 50/h", "label": "50 more, once", "rule": "allow 50 more, once"},
+    ]
+    return prompt(number, **{"limit": "50 of 50 per 1h are spent by claude", "scopes": scopes} | fields)
+
+
+def missed(number: int = 1, **fields: Any) -> Prompt:
+    return prompt(number, **{"state": "missed"} | fields)
+
+
+NAMES = [name for name, _ in TERMS]
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (prompt(), NAMES),
+        (token(), ["once", "15 min", "8 h", "always"]),
+        (token(session="s1"), NAMES),
+        (limited(), ["once"]),
+        (missed(), ["session", "15 min", "8 h", "always"]),
+        (missed(session="s9"), ["15 min", "8 h", "always"]),
+        (missed(ops=["token"]), []),
+        (missed(limit="x"), []),
+    ],
+)
+def test_only_terms_that_can_count_are_offered(asked: Prompt, names: list[str]) -> None:
+    assert [TERMS[i][0] for i in terms(asked, (Session("s1", "claude", "running"),))] == names
+    assert 1 not in terms(asked, (Session("s1", "claude", "ended"),))
+
+
+def test_a_term_that_cannot_count_is_refused_with_the_reason() -> None:
+    t = Table(limited())
+    t.wait()
+    assert t.key(Action.TERM, 4) == []
+    assert t.state.term == ONCE
+    assert "change the limit" in t.state.notice
+    t = Table(token())
+    t.wait()
+    t.key(Action.TERM, 1)
+    assert t.state.term == ONCE
+    assert "no session asks" in t.state.notice
+    t.key(Action.TERM, 4)
+    for action in (Action.BROADER, Action.NARROWER, Action.EDIT):
+        assert t.key(action) == []
+        assert "token" in t.state.notice
+    previewed(t)
+    assert not [c for c in t.commands if isinstance(c, ev.Reach)]
+
+
+def test_a_spent_limit_is_extended_once_after_its_rule_was_seen() -> None:
+    t = Table(limited())
+    t.wait()
+    t.key(Action.ALLOW)
+    assert t.answers() == [Choice("p1", "allow", ONCE, "")], "this act alone saves nothing"
+    t = Table(limited())
+    t.wait()
+    (command,) = t.key(Action.BROADER)
+    more = Choice("p1", "allow", ONCE, "limit:calls 50/h")
+    assert command == ev.Preview(more)
+    t.key(Action.ALLOW)
+    assert not t.answers(), "its rule is not known yet"
+    previewed(t, "allow 50 more, once")
+    t.key(Action.ALLOW)
+    assert not t.answers(), "it has only just appeared"
+    t.wait()
+    t.key(Action.ALLOW)
+    assert t.answers() == [more]
+
+
+def test_to_deny_what_is_beyond_a_limit_is_about_this_act() -> None:
+    t = Table(limited())
+    t.wait()
+    t.key(Action.BROADER)
+    t.key(Action.DENY)
+    assert t.answers() == [Choice("p1", "deny", ONCE, "")]
+
+
+def test_a_session_that_ends_takes_its_term_with_it() -> None:
+    t = Table(prompt())
+    t.wait()
+    t.key(Action.TERM, 1)
+    t(ev.Ran(Session("s1", "claude", "ended")))
+    assert (t.state.term, t.state.armed) == (ONCE, False)
+
+
+def past(*prompts: Prompt) -> Table:
+    t = Table(prompt(1))
+    assert t.key(Action.PAST) == [ev.Look("p1", False), ev.Recall()]
+    t(ev.Missed(prompts))
+    return t
+
+
+def test_a_rule_is_made_of_what_was_missed() -> None:
+    t = past(missed(7), missed(8))
+    assert [p.id for p in t.state.queue] == ["p8", "p7"], "the latest first"
+    assert t.state.shown == "p8"
+    assert t.state.term == 1
+    t.key(Action.ALLOW)
+    assert t.state.notice == EARLY
+    t.wait()
+    t.key(Action.ALLOW)
+    previewed(t)
+    t.wait()
+    t.key(Action.ALLOW)
+    assert t.answers() == [Choice("p8", "allow", 1, "/home/ann/project/src/file8.py")]
+    t(ev.Answered(t.answers()[0], "r", ("p8",)))
+    assert [p.id for p in t.state.queue] == ["p7"]
+
+
+def test_what_arrives_meanwhile_waits_until_the_person_goes_back() -> None:
+    t = past(missed(7))
+    t(ev.Changed(prompt(2)))
+    assert t.state.shown == "p7"
+    assert {p.id for p in t.state.prompts} == {"p1", "p2"}
+    assert not [c for c in t.commands if c == ev.Look("p7", True)], "its clock has run out"
+    assert t(ev.Done("p2", "missed")) == [ev.Recall()]
+    t.key(Action.LEAVE)
+    assert not t.state.past
+    assert t.state.shown == "p1"
+    assert not t.state.armed
+
+
+def test_what_was_missed_is_read_again_with_a_new_connection_and_may_be_gone() -> None:
+    t = past(missed(7))
+    t(ev.Lost("x"))
+    assert ev.Recall() in t(ev.Loaded((prompt(1),), ()))
+    t(ev.Missed(()))
+    assert t.state.shown == ""
+    t.wait()
+    t.key(Action.ALLOW)
+    assert not t.answers()
+
+
+def test_nothing_answers_a_missed_question_of_which_no_rule_can_be_made() -> None:
+    t = past(missed(7, ops=["token"]), missed(8, limit="spent"))
+    for _ in range(2):
+        t.wait()
+        for action in (Action.ALLOW, Action.DENY, Action.ENTER, Action.BROADER):
+            t.key(action)
+        assert "no rule can be made" in t.state.notice
+        t.key(Action.DOWN)
+    assert not t.answers()
+
+
 KEYS = [*((a, 0) for a in Action if a is not Action.TERM), *((Action.TERM, n) for n in range(5))]
 
 
 @given(
     st.lists(
         st.one_of(
-            st.sampled_from(KEYS), st.sampled_from(["wait", "short", "change", "done", "new", "preview"])
+            st.sampled_from(KEYS),
+            st.sampled_from(["wait", "short", "change", "done", "new", "preview", "missed", "over"]),
         ),
         max_size=60,
     )
 )
 def test_no_walk_allows_what_was_not_armed_and_read(walk: list[Any]) -> None:
     """Whatever happens: what is allowed was painted whole, quiet for QUIET, by the key for it, in the state shown."""
-    t = BulkTable(prompt(1), prompt(2, agent="codex"), prompt(3), tall=False)
-    fresh = 4
+    t = BulkTable(prompt(1), token(2, agent="codex"), limited(3), prompt(4), tall=False)
+    fresh = 5
     for what in walk:
         before = t.state
         if what == "wait":
@@ -561,6 +719,10 @@ def test_no_walk_allows_what_was_not_armed_and_read(walk: list[Any]) -> None:
         elif what == "new":
             fresh += 1
             commands = t(ev.Changed(prompt(fresh)))
+        elif what == "missed":
+            commands = t(ev.Missed((missed(98), missed(99, ops=["token"]))))
+        elif what == "over":
+            commands = t(ev.Ran(Session("s1", "claude", "ended")))
         elif what == "preview" and t.state.asked:
             commands = t(ev.Previewed(t.state.asked, "rule", t.state.asked.scope))
         elif isinstance(what, tuple):
@@ -576,8 +738,11 @@ def test_no_walk_allows_what_was_not_armed_and_read(walk: list[Any]) -> None:
         ]
         for choice in sent:
             assert before.armed or t.now - max(before.painted or t.now, before.last_key) >= QUIET
-            if choice.term != ONCE:
+            if not before.bulk:
+                assert choice.term in before.offered
+            if choice.term != ONCE or choice.scope:
                 assert before.painted is not None
+                assert before.ruled is not None
                 assert t.now - before.painted >= QUIET
             if choice.verdict == "allow":
                 assert what == (Action.ALLOW, 0)

@@ -13,10 +13,12 @@ from fakes import approver
 from remit_daemon.wire.escape import escape
 from remit_policy.match import escape as literal
 from remit_tui import agents, rows, rulemaking
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.place import MOVES, Place, moved, within
-from remit_tui.records import Entry, Grant, RecordError, Session
+from remit_tui.records import Entry, Grant, Session
 from remit_tui.rulemaking import RuleError
+from remit_tui.standing import Known, Limit
 from remit_tui.text import shown, width_of
 
 HOSTILE = approver.HOSTILE
@@ -56,6 +58,11 @@ def test_who_acted_is_told_without_colour() -> None:
 
 
 def test_outcomes_are_words() -> None:
+    said = {
+        v: rows.outcome(entry(op="answer", actor="human", outcome="answered", verdict=v))
+        for v in ("allow", "deny")
+    }
+    assert said == {"allow": "allowed", "deny": "denied"}
     assert rows.outcome(entry(verdict="deny", outcome="refused")) == "DENIED"
     assert rows.outcome(entry(verdict="ask", outcome="expired")) == "EXPIRED"
     assert rows.outcome(entry(outcome="pending")) == "unfinished"
@@ -167,3 +174,64 @@ def test_the_role_is_one_of_the_agents_own() -> None:
     assert rulemaking.role_for("claude", ["base", "protected", "coder"]) == "coder"
     with pytest.raises(RuleError):
         rulemaking.role_for("claude", ["base", "protected"])
+
+
+def test_sub_sessions_follow_the_one_that_started_them() -> None:
+    some = [("s3", "s1"), ("s1", ""), ("s9", "gone"), ("s5", "s3"), ("s4", "s1")]
+    family = rows.family(tuple(Session(i, "x", "running", parent=p) for i, p in some))
+    assert [(d, s.id) for d, s in family] == [(0, "s1"), (1, "s3"), (2, "s5"), (1, "s4"), (0, "s9")]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_session_says_below_whom_it_is_what_holds_it_and_which_limit_is_spent(width: int) -> None:
+    one = Session(
+        "s2", "reviewer of claude" + HOSTILE, "running", parent="s1", confined=False, project="/p"
+    )
+    (span,) = rows.session_row(one, 0, width, False, 1, True)
+    assert "└ rev" in span[1]
+    assert "[unconfined]" in span[1] or width < 80
+    limits = (
+        Limit("claude", "", True, "50 of 50 per 1h are spent by claude"),
+        Limit("claude", "s1", False, "another's"),
+        Limit("codex", "", True, "codex's"),
+    )
+    mine = rows.limits_of(Session("s2", "reviewer of claude", "running", parent="s1"), limits)
+    assert mine == limits[:1]
+    text = plain(rows.session_detail(one, 0, width, mine))
+    assert "session s1" in text
+    assert "50 of 50" in text
+    assert "unconfined" in text
+
+
+def test_an_agent_says_what_it_ran_and_that_its_program_changed() -> None:
+    known = Known.of(
+        {
+            "name": "claude", "created": 1.0, "changed": 5.0, "pending": True, "grants": 2, "adopted": [42],
+            "programs": [
+                {"digest": "ab" * 32, "path": "/new" + HOSTILE, "how": "launched", "first_seen": 5.0, "last_seen": 9.0,
+                 "interpreter_digest": "cd" * 32, "publisher": "deb: x"},
+                {"digest": "ef" * 32, "path": "/old", "how": "registered", "first_seen": 1.0, "last_seen": 4.0},
+            ],
+        }
+    )  # fmt: skip
+    grants = tuple(Grant.of(approver.grant(n, withheld=n == 1)) for n in (1, 2))
+    other = Session("s1", "codex", "running")
+    first, second = agents.joined((other,), grants, (), 100.0, (known,))
+    assert (first.name, first.withheld, second.name) == ("claude", 1, "codex"), (
+        "who is asked about is first"
+    )
+    assert "CHANGED" in agents.row(first, 100.0, 80, False)[0][1]
+    assert "CHANGED" not in agents.row(second, 100.0, 80, False)[0][1]
+    text = plain(agents.detail(first, 100.0, 300))
+    for part in (
+        "1 of its grants wait",
+        shown(HOSTILE),
+        "ab" * 32,
+        "run by cdcdcdcdcdcd",
+        "deb: x",
+        "/old",
+        "42",
+    ):
+        assert part in text
+    with pytest.raises(RecordError):
+        Known.of({"name": "x", "adopted": ["1"]})

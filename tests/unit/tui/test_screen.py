@@ -69,7 +69,7 @@ def test_allow_once() -> None:
             await d.quiet()
             await d.press("a")
             await d.until(d.server.answers, "answered")
-            assert d.server.answers() == [{"id": "p1", "verdict": "allow", "for": "once"}]
+            assert d.server.answers() == [{"id": "p1", "verdict": "allow", "for": "once", "via": "tui"}]
             await d.until(lambda: d.notice == "allowed, once", "said so")
             assert ("look", {"id": "p1", "looking": True}) in d.server.calls
 
@@ -89,7 +89,9 @@ def test_allow_always_shows_the_rule_first() -> None:
             await d.press("a")
             await d.until(d.server.answers, "answered")
             scope = "/home/ann/project/src/**"
-            assert d.server.answers() == [{"id": "p1", "verdict": "allow", "for": "always", "scope": scope}]
+            assert d.server.answers() == [
+                {"id": "p1", "verdict": "allow", "for": "always", "scope": scope, "via": "tui"}
+            ]
 
     run(body)
 
@@ -240,7 +242,7 @@ def test_without_remitd_it_says_so() -> None:
     async def body() -> None:
         async with desk(up=False) as d:
             await d.until(lambda: "not running" in d.text(), "says so")
-            assert "no prompt waits" in d.text()
+            assert "no prompt waits" not in d.text(), "nobody knows that"
 
     run(body)
 

@@ -28,9 +28,9 @@ def test_the_keys_as_they_come_are_without_fault(tmp_path: Path) -> None:
 
 def test_keys_and_theme(tmp_path: Path) -> None:
     got = settings(
-        tmp_path, 'theme = "textual-light"\n[keys]\n"prompts.deny" = "n, ctrl+d"\n"any.quit" = "Q"\n'
+        tmp_path, 'theme = "textual-light"\n[keys]\n"prompts.deny" = "n, ctrl+d"\n"any.quit" = "ctrl+q"\n'
     )
-    assert got == Settings("textual-light", {"prompts.deny": "n,ctrl+d", "any.quit": "Q"})
+    assert got == Settings("textual-light", {"prompts.deny": "n,ctrl+d", "any.quit": "ctrl+q"})
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from fakes.report import REPORT
 from fakes.screen import Desk, desk, run
 from remit_tui import outside
 from remit_tui.frame import VIEWS
-from remit_tui.screens.ask import Ask, Confirm
+from remit_tui.screens.ask import Ask
+from remit_tui.screens.confirm import Confirm
 from remit_tui.state import EARLY
 from remit_tui.text import shown
 

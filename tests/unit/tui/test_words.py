@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from fakes import approver
 from remit_tui import frame, words
 from remit_tui.records import Prompt, Session
+from remit_tui.standing import Standing
 from remit_tui.state import State
 from remit_tui.text import shown, width_of
 from remit_tui.widgets.lines import content
@@ -99,3 +102,47 @@ def test_several_are_shown_whole() -> None:
     bold = "".join(text for line in lines for style, text in line if style == "bold")
     assert shown(one.path) in bold
     assert shown(two.path) in bold
+
+
+def test_what_an_answer_means_is_one_sentence_where_it_is_not_plain() -> None:
+    def notes(**fields: object) -> list[str]:
+        return words.meaning(Prompt.of(approver.prompt(**fields)))
+
+    assert notes() == []
+    for fields, word in (
+        ({"ops": ["token"]}, "token"),
+        ({"limit": "50 of 50"}, "limit is spent"),
+        ({"confined": False}, "not confined"),
+        ({"agent": "reviewer of claude"}, "started by claude"),
+    ):
+        (said,) = notes(**fields)
+        assert word in said
+        assert "." not in said
+    assert "\\x1b" in notes(agent="reviewer of cl\x1b")[0]
+
+
+def test_a_limit_says_its_state_and_what_the_wider_answer_is() -> None:
+    scopes = [
+        {"scope": "/f", "label": "this file", "rule": "r"},
+        {"scope": "limit:x", "label": "50 more, once", "rule": "r"},
+    ]
+    p = Prompt.of(approver.prompt(limit="50 of 50 per 1h are spent by claude", scopes=scopes))
+    state = State(up=True, prompts=(p,), shown="p1", selected="p1")
+    assert "50 of 50 per 1h are spent by claude" in content(words.detail(p, 70, 0)).plain.replace("\n", "")
+    assert "s sets 50 more, once" in content(words.rule(state, 70)).plain
+    assert content([words.terms(state)]).plain.split() == ["for", "▸1", "once"]
+
+
+def test_the_header_says_what_stands_and_fits() -> None:
+    p = Prompt.of(approver.prompt())
+    state = State(up=True, prompts=(p,), standing=Standing("deny", 2000.0, 3))
+    text = content(frame.banner(state, 80)).plain
+    end = time.strftime("%H:%M", time.localtime(2000.0))
+    for part in ("1 prompt waits", f"QUIET till {end}: denied", "3 grants want a look"):
+        assert part in text
+    for width in (20, 40, 60, 80):
+        (line,) = frame.banner(state, width)
+        assert sum(width_of(text) for _, text in line) <= max(width, 25)
+    assert (
+        "1 grant wants a look" in content(frame.banner(State(up=True, standing=Standing(due=1)), 80)).plain
+    )

@@ -1,4 +1,4 @@
-"""Agents: who runs, who was here, with which grants and refusals."""
+"""Agents: who runs, who was here, by which programs, with which grants and refusals; what becomes of grants after a change."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from remit_tui.filters import written
 from remit_tui.frame import Line
 from remit_tui.records import Entry, Grant, Session
 from remit_tui.screens.listing import Listing
+from remit_tui.standing import Known
+from remit_tui.text import shown
 
 REFUSALS = 1000  # latest ones of all agents that are looked at
 
@@ -25,6 +27,8 @@ class Agents(Listing):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,l", "ledger('')", "Its ledger", key_display="enter", tooltip="what this agent did", id="agents.ledger"),
+        Binding("c", "update(True)", "Keep", tooltip="its program changed, and that is right: its grants hold", id="agents.keep"),
+        Binding("D", "update(False)", "Drop", tooltip="its program changed: take back what was granted before", id="agents.drop"),
         Binding("r", "ledger('denied')", "Its refusals", tooltip="what this agent was refused", id="agents.refusals"),
     ]  # fmt: skip
 
@@ -34,15 +38,23 @@ class Agents(Listing):
         sessions = each(Session.of, await call("sessions"))
         grants = each(Grant.of, await call("grants"))
         refused = each(Entry.of, await call("denials", limit=REFUSALS))
-        return agents.joined(sessions, grants, refused, self.desk.wall())
+        known = each(Known.of, await call("agents"))
+        return agents.joined(sessions, grants, refused, self.desk.wall(), known)
+
+    def idle(self) -> frozenset[str]:
+        """Return what does nothing for the selected agent."""
+        changed = self.item is not None and self.item.changed
+        return frozenset() if changed else frozenset({"agents.keep", "agents.drop"})
 
     def key(self, item: Agent) -> str:
         """Return its name."""
         return item.name
 
     def text(self, item: Agent) -> str:
-        """Return its name and where it works."""
-        return " ".join((item.name, *item.projects))
+        """Return its name, where it works and what it runs."""
+        programs = item.known.programs if item.known else ()
+        marks = ("changed",) if item.changed else ()
+        return " ".join((item.name, *item.projects, *(p.path for p in programs), *marks))
 
     def row(self, item: Agent, width: int, on: bool) -> Line:
         """Return its line."""
@@ -56,3 +68,21 @@ class Agents(Listing):
         """Go to what it did, or was refused."""
         if self.item is not None:
             self.desk.ledger(f"{written('agent', self.item.name)} {more}".strip())
+
+    def action_update(self, keep: bool) -> None:
+        """Say what becomes of what was granted before its program changed, once the person has said so again."""
+        agent = self.item
+        if agent is None or not agent.changed:
+            self.say("its program has not changed; nothing waits for a word")
+            return
+        program = (
+            agent.known.programs[0].path if agent.known and agent.known.programs else "another program"
+        )
+        grants = f"what was granted to {shown(agent.name)} before"
+        what = f"which now runs {shown(program)}"
+        question = f"keep {grants}, {what}" if keep else f"take back {grants}, {what}"
+        done = "kept" if keep else "dropped"
+        self.desk.confirm(
+            question,
+            lambda: self.desk.start(self.change("agent.update", done, name=agent.name, keep=keep)),
+        )

@@ -1,4 +1,4 @@
-"""Two small screens before a view: one for a line of text, one for a yes. While they are there nobody reads a prompt.
+"""A small screen before a view for a line of text. While it is there nobody reads a prompt.
 
 What is edited is escaped, as it is shown: a name that turns the direction of writing must not do so in an input either.
 """
@@ -18,7 +18,6 @@ from textual.screen import ModalScreen
 from textual.widgets import Input
 
 from remit_tui.frame import Line
-from remit_tui.state import EARLY, QUIET
 from remit_tui.text import fold
 from remit_tui.widgets.lines import Lines
 
@@ -140,64 +139,3 @@ class Ask(ModalScreen[str | None]):
         """Stop checking."""
         if self._pending is not None:
             self._pending.cancel()
-
-
-class Confirm(ModalScreen[bool]):
-    """Asks whether something is really to be done. ``y`` counts after a quiet moment only; Enter and all else is no."""
-
-    DEFAULT_CSS = """
-    Confirm { align: center bottom; background: transparent; }
-    Confirm Vertical { height: auto; border-top: solid $foreground 40%; background: $surface; padding: 0 1; }
-    Confirm VerticalScroll { height: auto; max-height: 16; }
-    """
-
-    def __init__(self, question: str, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self._question = question
-        self._clock = clock
-        self._quiet_since: float | None = None
-
-    def compose(self) -> ComposeResult:
-        """Lay out question and answers."""
-        with Vertical():
-            with VerticalScroll(can_focus=False):
-                yield Lines(id="question")
-            yield Lines(id="answers")
-
-    def on_mount(self) -> None:
-        """Ask; keys count from when it is on the terminal."""
-        self._say("")
-        self.call_after_refresh(self._painted)
-
-    def _painted(self) -> None:
-        self._quiet_since = self._clock()
-
-    def _say(self, more: str) -> None:
-        width = max(self.size.width - 4, 8)
-        self.query_one("#question", Lines).show([[("bold", p)] for p in fold(self._question + "?", width)])
-        answers: list[Line] = [[("reverse bold", " ▸ no "), ("", f"  y: yes, after {QUIET:g} s of quiet")]]
-        self.query_one("#answers", Lines).show([*answers, *([[("", more)]] if more else [])])
-
-    def on_resize(self) -> None:
-        """Fold anew."""
-        self._say("")
-
-    def on_paste(self, event: events.Paste) -> None:
-        """Throw pasted text away."""
-        event.stop()
-        self._quiet_since = self._clock()
-
-    def on_key(self, event: events.Key) -> None:
-        """Take a late ``y`` as yes, an early one as nothing, anything else as no."""
-        event.stop()
-        event.prevent_default()
-        now = self._clock()
-        if event.key not in ("y", "up", "down"):
-            self.dismiss(False)
-        elif event.key != "y":
-            self.query_one(VerticalScroll).scroll_relative(y=-1 if event.key == "up" else 1, animate=False)
-        elif self._quiet_since is not None and now - self._quiet_since >= QUIET:
-            self.dismiss(True)
-        else:
-            self._quiet_since = now
-            self._say(EARLY)

@@ -12,11 +12,12 @@ from textual.css.query import NoMatches
 from remit_daemon.wire.words import rule_name
 from remit_tui import filters, ledger, moments, outside, rows, rulemaking
 from remit_tui.client import GoneError, RpcError, each
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.ledger import Fetch, Find
 from remit_tui.moments import MomentError
 from remit_tui.outside import OutsideError
-from remit_tui.records import Entry, RecordError
+from remit_tui.records import Entry
 from remit_tui.rulemaking import RuleError
 from remit_tui.screens.view import Desk, View
 from remit_tui.text import fold, shown
@@ -381,7 +382,7 @@ class Ledger(View):
         try:
             draft = outside.draft(document, place)
             os.link(draft, place)  # which, unlike a rename, replaces nothing
-            os.unlink(draft)
+            outside.discard(draft)
             await self.desk.client.call("reload")
         except OSError as e:
             self.say(f"not saved: {shown(place)}: {e.strerror}")
@@ -392,8 +393,7 @@ class Ledger(View):
 
 
 def _place(seq: int) -> str:
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return f"{config}/remit/policy.d/row-{seq}.toml"
+    return f"{outside.policy_dir()}/row-{seq}.toml"
 
 
 async def _tried(document: str, entry: Entry) -> tuple[bool, str]:
@@ -408,7 +408,7 @@ async def _tried(document: str, entry: Entry) -> tuple[bool, str]:
             "policy", "why", "--policy", draft, entry.agent, entry.op, entry.path, *more
         )
     finally:
-        os.unlink(draft)
+        outside.discard(draft)
     text = "  ".join(shown(line) for line in document.splitlines()[3:])
     says: Any = why.get("verdict") if isinstance(why, dict) else ""
     by = str((why.get("rule") or {}).get("source") or "no rule").replace(draft, "this rule")

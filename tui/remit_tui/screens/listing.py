@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 
 from remit_tui.client import GoneError, RpcError
+from remit_tui.fields import RecordError
 from remit_tui.frame import Line
 from remit_tui.outside import OutsideError
 from remit_tui.place import START, Place, moved, within
-from remit_tui.records import RecordError
 from remit_tui.screens.view import Desk, View
 from remit_tui.text import shown
 from remit_tui.widgets.lines import Lines, Page
@@ -72,6 +72,10 @@ class Listing(View):
     def detail(self, item: Any, width: int) -> list[Line]:
         """Return the whole of ``item``."""
         raise NotImplementedError
+
+    def head(self, width: int) -> list[Line]:
+        """Return what is said of the list itself, above the selected item; nothing for most."""
+        return []
 
     # What they share.
 
@@ -145,7 +149,8 @@ class Listing(View):
             lines.append([("reverse", f" {'OLD: ' if self.items else ''}{shown(self._old)} ")])
         if self.words:
             lines.append([("dim", f"filter: {shown(self.words)} ({len(listed)} of {len(self.items)})")])
-        page.show([*lines, *(self.detail(item, width) if item is not None else [])])
+        page.show([*lines, *self.head(width), *(self.detail(item, width) if item is not None else [])])
+        self.frame()  # which keys do something depends on the selected item
 
     def on_table_sized(self) -> None:
         """Fit the list."""
@@ -196,12 +201,15 @@ class Listing(View):
 
         self.desk.ask("show only", self.words, check, then)
 
-    async def change(self, method: str, done: str, **params: Any) -> None:
-        """Call ``method``; say ``done`` or why not, and read again."""
+    async def change(self, method: str, done: str, **params: Any) -> bool:
+        """Call ``method``; say ``done`` or why not, and read again; return whether it was done."""
         try:
             await self.desk.client.call(method, **params)
         except (RpcError, GoneError) as e:
             self.say(f"not done: {shown(str(e)) or 'remitd gave no reason'}")
+            return False
         else:
             self.say(done)
-        self.refresh_items()
+            return True
+        finally:
+            self.refresh_items()

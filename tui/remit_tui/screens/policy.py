@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,7 +85,7 @@ class Policy(Listing):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,l", "ledger", "Its rows", key_display="enter", tooltip="what this rule decided", id="policy.ledger"),
         Binding("n", "agent", "Next agent", tooltip="the rules of the next agent", id="policy.next_agent"),
-        Binding("e", "edit", "Edit", tooltip="edit the file in $EDITOR; it takes effect when it is without fault", id="policy.edit"),
+        Binding("e", "edit", "Edit", tooltip="edit the file in $EDITOR; what it decides otherwise is shown before it takes effect", id="policy.edit"),
     ]  # fmt: skip
 
     def __init__(self, desk: Desk) -> None:
@@ -138,7 +139,7 @@ class Policy(Listing):
         return [
             (
                 "reverse" if on else "bold" if item.kind == "problem" else "",
-                text + " " * max(width - width_of(text), 0),
+                pad(text, width),
             )
         ]
 
@@ -193,43 +194,93 @@ class Policy(Listing):
             self.say(f"cannot be edited: {shown(str(e))}")
             return
         try:
-            self.say(await self._edited(file, draft, before, line))
+            said = await self._edited(Draft(file, draft, before, line))
         except (OSError, OutsideError, RpcError, GoneError) as e:
-            self.say(f"not saved: {shown(str(e))}")
+            said = f"not saved: {shown(str(e))}"
         finally:
-            if os.path.exists(draft):
-                os.unlink(draft)
+            outside.discard(draft)
+        self.say(said)
         self.refresh_items()
 
-    async def _edited(self, file: str, draft: str, before: str, line: int) -> str:
-        """Run the editor on ``draft``; put it in ``file``'s place when it is without fault. Return what came of it."""
-        command = outside.editor()
-        at = (
-            [f"+{line}"]
-            if line and os.path.basename(command[0]) in ("vi", "vim", "nvim", "nano", "emacs")
-            else []
-        )
+    def _suspended(self, work: Callable[[], int]) -> int:
+        """Return what ``work`` does with the terminal for itself."""
         with self.app.suspend():
-            status = subprocess.call([*command, *at, draft])
-        if status:
-            return f"the editor ended with status {status}; nothing was changed"
-        with open(draft, encoding="utf-8", errors="surrogateescape") as f:
-            after = f.read()
-        if after == before:
-            return "nothing was changed"
-        code, _, err = await outside.remit("policy", "check", draft)
-        if code:
-            kept = f"{file}.rejected"
-            os.replace(draft, kept)
-            return f"not saved, your text is in {shown(kept)}: {shown(err.replace(draft, file).strip())}"
-        with open(file, encoding="utf-8", errors="surrogateescape") as f:
-            if f.read() != before:
-                kept = f"{file}.rejected"
-                os.replace(draft, kept)
-                return (
-                    f"not saved, since {shown(file)} was changed meanwhile; your text is in {shown(kept)}"
-                )
-        os.chmod(draft, os.stat(file).st_mode & 0o777)
-        os.replace(draft, file)
-        await self.desk.client.call("reload")
-        return "saved and in force"
+            return work()
+
+    async def _edited(self, draft: Draft) -> str:
+        """Have ``draft`` edited until it is taken or left; return what came of it.
+
+        It takes its file's place when it is without fault, and the person has seen what it decides otherwise.
+        """
+        while True:
+            command = outside.editor()
+            known = os.path.basename(command[0]) in ("vi", "vim", "nvim", "nano", "emacs")
+            at = [f"+{draft.line}"] if draft.line and known else []
+            words = [*command, *at, draft.path]
+            status = self._suspended(lambda: subprocess.call(words))  # noqa: B023 - called at once
+            if status:
+                return f"the editor ended with status {status}; nothing was changed"
+            if draft.text() == draft.before:
+                return "nothing was changed"
+            code, _, err = await outside.remit("policy", "check", draft.path)
+            if code:
+                why = outside.lines(err.replace(draft.path, draft.file).strip())
+                said = await self.desk.decide("edit again, since this has a fault", why, {}, "edit again")
+                if said != "y":
+                    return f"not saved, your text is in {shown(draft.keep())}: {' '.join(why)}"
+                continue
+            said = await self.desk.decide(
+                f"save {shown(draft.file)}",
+                ("what is decided otherwise then:", *await _differences(draft)),
+                {"e": "edit again"},
+                "save",
+            )
+            if said == "e":
+                continue
+            if said != "y":
+                return f"not saved, your text is in {shown(draft.keep())}"
+            if not draft.save():
+                kept = shown(draft.keep())
+                return f"not saved, since {shown(draft.file)} was changed meanwhile; your text is in {kept}"
+            await self.desk.client.call("reload")
+            return "saved and in force"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A policy file that is edited at ``path``; ``file``, whose text was ``before``, stays as it is until it is saved."""
+
+    file: str
+    path: str
+    before: str
+    line: int
+
+    def text(self) -> str:
+        """Return what it says now."""
+        return _text(self.path)
+
+    def keep(self) -> str:
+        """Put it beside its file, which stays as it is; return where it is."""
+        kept = f"{self.file}.rejected"
+        os.replace(self.path, kept)
+        return kept
+
+    def save(self) -> bool:
+        """Put it in the place of its file, unless somebody else has changed that; return whether it was done."""
+        if _text(self.file) != self.before:
+            return False
+        os.chmod(self.path, os.stat(self.file).st_mode & 0o777)
+        os.replace(self.path, self.file)
+        return True
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as f:
+        return f.read()
+
+
+async def _differences(draft: Draft) -> tuple[str, ...]:
+    """Return in lines what ``draft`` decides otherwise. Raises OutsideError."""
+    if os.path.dirname(draft.file) != os.path.realpath(outside.policy_dir()):
+        return ("(what differs is told of your own policy files alone)",)
+    return await outside.differences(draft.path, draft.file)

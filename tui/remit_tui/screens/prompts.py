@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 
 from remit_tui import words
-from remit_tui.events import TERMS, Action, Event, Filtered, Key, Painted, Paste
+from remit_tui.events import ONCE, TERMS, Action, Event, Filtered, Key, Painted, Paste
 from remit_tui.screens.view import Desk, View
 from remit_tui.state import State
 from remit_tui.text import fold
@@ -59,6 +59,7 @@ class Prompts(View):
         Binding("x", "act('mark')", "Mark", show=False, tooltip="mark the prompt, to answer several at once", id="prompts.mark"),
         Binding("X", "act('mark_agent')", "Mark agent", show=False, tooltip="mark all prompts of its agent", id="prompts.mark_agent"),
         Binding("v", "act('bulk')", "Answer marked", tooltip="read all marked prompts on one page, and answer them once", id="prompts.marked"),
+        Binding("M", "act('past')", "Missed", tooltip="what nobody answered in time, to make a rule of it; again goes back", id="prompts.missed"),
         Binding("p", "act('pause')", "Pause", show=False, tooltip="pause the agent that asks, or let it go on", id="prompts.pause"),
         Binding("exclamation_mark", "act('stop')", "Stop", show=False, tooltip="end the agent that asks; asks once more", id="prompts.stop"),
         Binding("j,down", "act('down')", "Move", key_display="j/k", tooltip="the next prompt", id="any.down"),
@@ -88,6 +89,17 @@ class Prompts(View):
                 "prompts.for_once",
                 *([] if state.bulk else ["prompts.deny", "prompts.allow", "any.back"]),
             }
+        prompt = state.prompt
+        if prompt is not None and len(state.offered) < 2:
+            out.add("prompts.for_once")
+        if prompt is not None and (
+            len(prompt.scopes) < 2 or (state.term == ONCE and not prompt.limit) or not state.offered
+        ):
+            out.add("prompts.broader")
+        if prompt is not None and not state.offered:
+            out |= {"prompts.deny", "prompts.allow"}
+        if state.past:
+            out.discard("any.back")
         if state.bulk or not state.marked:
             out.add("prompts.marked")
         return frozenset(out)

@@ -13,6 +13,7 @@ from remit_tui.frame import Line
 from remit_tui.records import Session
 from remit_tui.screens.listing import Listing
 from remit_tui.screens.view import Desk
+from remit_tui.standing import Limit
 from remit_tui.text import shown
 
 _ORDER = {"running": 0, "paused": 0}  # those first that can be steered
@@ -33,12 +34,17 @@ class Sessions(Listing):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
+        self._limits: tuple[Limit, ...] = ()
+        self._depth: dict[str, int] = {}  # of each session below the one that the person started
         self._report: tuple[str, Any] = ("", None)  # of which session, and what remitd said
 
     async def read(self) -> tuple[Session, ...]:
-        """Return all sessions that remitd knows."""
+        """Return all sessions that remitd knows, each followed by those that it started."""
         found = each(Session.of, await self.desk.client.call("sessions"))
-        return tuple(sorted(found, key=lambda s: (_ORDER.get(s.state, 1), -s.started)))
+        self._limits = each(Limit.of, await self.desk.client.call("limits"))
+        family = rows.family(tuple(sorted(found, key=lambda s: (_ORDER.get(s.state, 1), -s.started))))
+        self._depth = {s.id: depth for depth, s in family}
+        return tuple(s for _, s in family)
 
     def key(self, item: Session) -> str:
         """Return its id."""
@@ -46,16 +52,30 @@ class Sessions(Listing):
 
     def text(self, item: Session) -> str:
         """Return its names and its project."""
-        return " ".join((item.id, item.agent, item.state, item.project, *item.argv))
+        marks = ("unconfined",) * (not item.confined) + ("limit",) * self._spent(item)
+        return " ".join((item.id, item.agent, item.state, item.parent, item.project, *item.argv, *marks))
+
+    def _spent(self, item: Session) -> bool:
+        return item.state != "ended" and any(x.spent for x in rows.limits_of(item, self._limits))
+
+    def idle(self) -> frozenset[str]:
+        """Return what does nothing for the selected session."""
+        return frozenset({"sessions.pause", "sessions.stop"} if self._over() else ())
+
+    def _over(self) -> bool:
+        return self.item is None or self.item.state == "ended"
 
     def row(self, item: Session, width: int, on: bool) -> Line:
         """Return its line."""
-        return rows.session_row(item, self.desk.wall(), width, on)
+        return rows.session_row(
+            item, self.desk.wall(), width, on, self._depth.get(item.id, 0), self._spent(item)
+        )
 
     def detail(self, item: Session, width: int) -> list[Line]:
         """Return all of it."""
         whose, said = self._report
-        lines = rows.session_detail(item, self.desk.wall(), width)
+        limits = rows.limits_of(item, self._limits) if item.state != "ended" else ()
+        lines = rows.session_detail(item, self.desk.wall(), width, limits)
         return [*lines, [("", "")], *report.lines(said, width)] if whose == item.id else lines
 
     def action_ledger(self) -> None:
@@ -82,11 +102,15 @@ class Sessions(Listing):
 
     def action_pause(self) -> None:
         """Pause it, or let it go on."""
-        if self.item is not None:
+        if self._over():
+            self.say("it has ended")
+        else:
             action = "resume" if self.item.state == "paused" else "pause"
             self.desk.steer(self.item.id, self.item.agent, action)
 
     def action_stop(self) -> None:
         """End it, once the person has said so again."""
-        if self.item is not None:
+        if self._over():
+            self.say("it has ended")
+        else:
             self.desk.steer(self.item.id, self.item.agent, "stop")

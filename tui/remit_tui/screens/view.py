@@ -29,7 +29,7 @@ class Desk(Protocol):
     wall: Callable[[], float]
     clock: Callable[[], float]
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Do ``work`` beside the screen."""
 
     def attend(self) -> None:
@@ -55,6 +55,14 @@ class Desk(Protocol):
 
     def confirm(self, question: str, then: Callable[[], None]) -> None:
         """Ask whether it is really to be done; ``question`` is fit to be shown."""
+
+    async def decide(
+        self, question: str, more: tuple[str, ...], also: dict[str, str], yes: str = "yes"
+    ) -> str:
+        """Ask ``question`` over the lines ``more`` (all fit to be shown); return "y", a key of ``also``, or "" for no."""
+
+    def stood(self, due: int) -> None:
+        """Take note that so many grants want a look."""
 
 
 @runtime_checkable
@@ -101,6 +109,7 @@ class View(Screen[None]):
             Binding(f"f{n}", f"app.view('{name}')", name.capitalize(), show=False, tooltip=f"go to {name}", id=f"any.{name}")
             for n, name in enumerate(VIEWS, 1)
         ),
+        Binding("Q", "app.quiet", "Quiet", show=False, tooltip="be left in peace for a while, or end that", id="any.quiet"),
         Binding("q", "app.quit", "Quit", tooltip="quit; what waits goes on waiting", id="any.quit"),
         Binding("ctrl+c", "app.quit", "Quit", show=False, tooltip="quit as well"),
     ]  # fmt: skip

@@ -99,7 +99,8 @@ class Queue(Widget):
         """Return the rows that are in view."""
         state, width = self._state, self.size.width
         if not self._queue:
-            empty = "nothing that waits fits the filter" if state.prompts else "nothing waits for an answer"
+            empty = "nothing was missed" if state.past else "nothing waits for an answer"
+            empty = "nothing here fits the filter" if state.source else empty
             return content([[("dim", f"  {empty}" if state.up else "  ")]])
         first = self._first()
         rows = self._queue[first : first + max(self.size.height, 1)]
@@ -113,4 +114,13 @@ class Queue(Widget):
 
 
 def _listed(state: State) -> tuple[object, ...]:
-    return (state.prompts, state.selected, state.shown, state.left, state.marked, state.filter, state.up)
+    return (
+        state.source,
+        state.past,
+        state.selected,
+        state.shown,
+        state.left,
+        state.marked,
+        state.filter,
+        state.up,
+    )
