@@ -412,6 +412,23 @@ printf %s "$sub" | {remit} introspect || echo gone
     assert (code, "not active" in out) == (1, True)
 
 
+# -- what nobody is asked about -------------------------------------------------------------------
+
+
+def test_what_linux_refuses_anyway_is_no_question(arena: Arena) -> None:
+    shut = Path(arena.info["asked_file"]).parent / "shut"  # ours; what counts is that it may not be written
+    shut.mkdir(mode=0o555)
+    script = f"echo x > {shut}/new; mkdir {shut}/dir; echo x > /etc/hosts; chmod 600 /etc/hosts; exit 5"
+    code, _, err = run(arena, "/bin/sh", "-c", script, ask="prompt", options=("--hold", "20s"))
+    assert code == 5
+    assert err.lower().count("permission denied") == 4, err
+    about = {str(shut / "new"), str(shut / "dir"), "/etc/hosts"}
+    assert not [p for p in said(arena, "prompts", "--all") if p["path"] in about]
+    refused = [e for e in said(arena, "denials") if e["path"] in about]
+    assert {e["path"] for e in refused} == about
+    assert {e["rule"] for e in refused} == {"built-in: Linux itself refuses this account"}
+
+
 # -- what is said at the end ----------------------------------------------------------------------
 
 
