@@ -24,7 +24,9 @@ def refuses(act: Act) -> bool:
 
     False where nothing pinned tells it: connections, programs, and links that are acted on themselves.
     """
-    return any(_refuses(op, thing) for op, path in act.accesses for thing in act.held if _is_of(thing, path))
+    return any(
+        _refuses(op, thing) for op, path in act.accesses for thing in act.held if _is_of(thing, path)
+    )
 
 
 def _is_of(thing: object, path: str) -> bool:
