@@ -7,21 +7,25 @@ import sys
 
 USAGE = """usage: remit COMMAND [ARGUMENT]...
 
-  run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
-  prompts [--watch]     what waits for your answer         answer     answer one
-  status, sessions      what runs                          stop, pause, resume ID
-  session show ID       what it did
-  log, log verify       what was done, and by whom         who        who did this: PATH, PID, COMMIT
-  denials               what was refused                   grants, revoke   what you allowed for longer
-  review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
-  learn SESSION         rules from what `run --learn` let through
-  limits                what agents have spent of their limits
-  policy                check, why, test, show,…  trust      take a project's own policy into account
-  tui                   everything on one screen           daemon     remitd, in the foreground
-  agent                 list, show, register, update, forget       adopt   call a running process an agent's
-  token                 issue, request, exchange,        key        create, list, review, revoke: for programs
-                        introspect, revoke, list, scopes            that nobody can approve each time
+  run -- COMMAND             start an agent under policy (`remit run --help`)
+  tui                        prompts, sessions, grants, ledger on one screen
+  prompts [--watch], answer  what waits for you, and your answer to it
+  quiet TIME|off             hold or deny prompts for a while, call nobody
+  status, sessions           what runs; session show ID: what one did
+  stop, pause, resume ID     end, halt or continue a session
+  log, who PATH|PID|COMMIT   what was done, and by whom; log verify, log export
+  denials                    what was refused, and why; agents may call it too
+  grants, revoke ID          what you allowed for longer than once
+  review, grant              go through it; narrow, extend or keep one
+  learn SESSION              rules from what `run --learn` let through
+  limits                     what agents have spent of their limits
+  policy check|why|show|...  find mistakes in policy, explain a decision
+  trust [DIR]                accept a project's own policy, as it is now
+  agent list|show, adopt     agents by name; call a running process one's
+  token, key                 capability tokens; keys for programs outside
   hook claude|codex|gemini   answer that agent's hook before a tool call
+  doctor                     what this kernel enforces, by trying it
+  daemon, reload             remitd in the foreground; read policy files anew
 
 `remit COMMAND --help` says more; every command takes --json."""
 
@@ -32,6 +36,11 @@ def main() -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        from remit_daemon.runtime.approver import VERSION
+
+        print(f"remit {VERSION}")
+        return 0
     name, rest = args[0], args[1:]
     if name == "run":
         return _run(rest)
@@ -76,6 +85,12 @@ def _other(name: str, args: list[str]) -> int:
     json_out = "--json" in args
     args = [a for a in args if a != "--json"]
     if name == "tui":
+        if args:
+            asked = args in (["-h"], ["--help"])
+            (sys.stdout if asked else sys.stderr).write(
+                "usage: remit tui\n\nPrompts, sessions, grants, the ledger, policy and agents on one screen; ? shows the keys.\n"
+            )
+            return 0 if asked else 2
         from remit_daemon.cli import client
         from remit_daemon.wire.paths import PathsError
         from remit_tui.app import main as tui
@@ -130,7 +145,7 @@ def _other(name: str, args: list[str]) -> int:
         )
         return 3
     if name not in commands.COMMANDS:
-        sys.stderr.write(f"remit: unknown command {name!r}\n{USAGE}\n")
+        sys.stderr.write(f"remit: unknown command {name!r}; `remit --help` lists them\n")
         return 2
     return commands.run(name, args, json_out)
 

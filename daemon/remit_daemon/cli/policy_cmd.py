@@ -30,13 +30,15 @@ OK, NEGATIVE, WRONG = 0, 1, 2
 
 USAGE = """usage: remit policy COMMAND [ARGUMENT]...
 
-  check [FILE...]               what is wrong with the policy, or with these files
-  why AGENT OP RESOURCE [ARG]   what is decided, by which rule; for exec the arguments follow
-  show [AGENT]                  the rules in force
-  hits AGENT                    the same with how often each rule decided in the last 30 days
-  diff FILE [AGENT]             what gets stricter and what looser with FILE in the place of yours of its name
-  schema                        the JSON Schema of policy files
-  test FILE...                  run [[case]] tables of agent, op, path (and args), expect
+  check [FILE]...              what is wrong with the policy, or these files
+  why AGENT OP RESOURCE        what is decided, by which rule; for exec a path,
+                               and the arguments follow
+  show [AGENT]                 the rules in force
+  hits AGENT                   how often each decided in the last 30 days
+  diff FILE [AGENT]            what gets stricter and what looser with FILE in
+                               the place of yours of its name
+  schema                       the JSON Schema of policy files
+  test FILE...                 run [[case]] tables of agent, op, path, expect
 
 options: --project DIR, --policy FILE, --json"""
 
@@ -80,9 +82,10 @@ class _Options:
 
 def run(args: list[str], *, json_out: bool = False) -> int:
     """Run ``remit policy ARGS``; returns the exit status."""
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return OK if args else WRONG
+    asked = args[:1] == ["help"] or any(a in ("-h", "--help") for a in args[:2])
+    if not args or asked:
+        (sys.stdout if asked else sys.stderr).write(USAGE + "\n")
+        return OK if asked else WRONG
     commands: dict[str, Callable[[_Options, bool], int]] = {
         "check": _check, "why": _why, "show": _show, "schema": _schema, "test": _test, "hits": _hits, "diff": _diff,
     }  # fmt: skip
