@@ -429,6 +429,18 @@ def test_what_linux_refuses_anyway_is_no_question(arena: Arena) -> None:
     assert {e["rule"] for e in refused} == {"built-in: Linux itself refuses this account"}
 
 
+def test_a_policy_with_a_mistake_is_told_at_the_start_and_the_last_good_one_holds(arena: Arena) -> None:
+    file = Path(arena.write_policy())
+    assert run(arena, "/bin/true")[::2] == (0, "")
+    file.write_text(file.read_text() + "\n[role.x.files]\nraed = 1\n")
+    code, _, err = run(arena, "/bin/true")
+    assert code == 0
+    assert f"WARNING: {file}:" in err
+    assert "the last good policy is in force" in err
+    arena.write_policy()
+    assert run(arena, "/bin/true")[::2] == (0, "")
+
+
 # -- what is said at the end ----------------------------------------------------------------------
 
 

@@ -30,6 +30,16 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
 `remit COMMAND --help` says more; every command takes --json."""
 
 
+_HERE = (
+    "run",
+    "policy",
+    "log",
+    "who",
+    "trust",
+    "agent",
+)  # they take paths, or a project, from where they are
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     args = sys.argv[1:]
@@ -42,10 +52,11 @@ def main() -> int:
         print(f"remit {VERSION}")
         return 0
     name, rest = args[0], args[1:]
+    if name in _HERE and not _somewhere():
+        sys.stderr.write("remit: the current directory is no longer there; change into one that is\n")
+        return 125 if name == "run" else 2
     if name == "run":
         return _run(rest)
-    if name == "daemon":
-        return remitd(rest)
     try:
         return _other(name, rest)
     except KeyboardInterrupt:
@@ -53,6 +64,14 @@ def main() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+def _somewhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _run(args: list[str]) -> int:
@@ -81,9 +100,26 @@ def _run(args: list[str]) -> int:
     return run.main(args, start_daemon)
 
 
+def _closed_inside(name: str, args: list[str]) -> bool:
+    """Say whether this command is the person's alone: what it is about is closed to sessions, or is another there."""
+    if name == "policy":  # files of the agent's own it may check, and see their form
+        return args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
+    return name not in ("token", "hook", "denials") and "--help" not in args
+
+
 def _other(name: str, args: list[str]) -> int:
     json_out = "--json" in args
     args = [a for a in args if a != "--json"]
+    if _closed_inside(name, args):
+        from remit_daemon.peers import mark
+
+        if mark.tag_of(os.getpid()):
+            sys.stderr.write(
+                f"remit {name}: not from inside a session; `remit denials` says what was refused\n"
+            )
+            return 2 if name == "policy" else 3
+    if name == "daemon":
+        return remitd(args)
     if name == "tui":
         if args:
             asked = args in (["-h"], ["--help"])
@@ -102,14 +138,6 @@ def _other(name: str, args: list[str]) -> int:
         return tui()
     if name == "policy":
         from remit_daemon.cli import policy_cmd
-        from remit_daemon.peers import mark
-
-        about_own = args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
-        if about_own and mark.tag_of(os.getpid()):  # its files are closed to sessions
-            sys.stderr.write(
-                "remit policy: not from inside a session; `remit denials` says what was refused\n"
-            )
-            return 2
 
         return policy_cmd.run(args, json_out=json_out)
     if name == "token":
@@ -126,24 +154,14 @@ def _other(name: str, args: list[str]) -> int:
         return agent_cmd.run(name, args, json_out=json_out)
     if name == "key":
         from remit_daemon.cli import key_cmd
-        from remit_daemon.peers import mark
 
-        if mark.tag_of(os.getpid()):
-            sys.stderr.write("remit key: not from inside a session\n")
-            return 3
         return key_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 
         return doctor_cmd.run(args, json_out=json_out)
     from remit_daemon.cli import commands
-    from remit_daemon.peers import mark
 
-    if name in commands.COMMANDS and name != "denials" and mark.tag_of(os.getpid()):
-        sys.stderr.write(
-            f"remit {name}: not from inside a session; `remit denials` says what was refused\n"
-        )
-        return 3
     if name not in commands.COMMANDS:
         sys.stderr.write(f"remit: unknown command {name!r}; `remit --help` lists them\n")
         return 2

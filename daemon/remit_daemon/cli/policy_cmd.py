@@ -27,6 +27,7 @@ from remit_policy.scopes import RESOURCE, SCOPES
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
+NAMED = 3  # patterns of one line of a file that `hits` names; the file has them all
 
 USAGE = """usage: remit policy COMMAND [ARGUMENT]...
 
@@ -306,8 +307,10 @@ def _show(options: _Options, json_out: bool) -> int:
             some = [r for r in snapshot.rules if r.layer == layer and not is_implied(r)]
             if some:
                 _print(f"{LAYERS[layer]}:")
-            for r in some:
-                _print("  " + rule_line(r))
+            for line in dict.fromkeys(
+                map(rule_line, some)
+            ):  # one rule on git is one for each place that it is in
+                _print("  " + line)
     if json_out:
         _print({"agents": view, "problems": [str(p) for p in found.problems]})
     return OK
@@ -329,16 +332,30 @@ def _hits(options: _Options, json_out: bool) -> int:
         _print(found)
         return OK
     least = "at least " if found["at_least"] else ""
-    for rule in found["rules"]:
-        if rule["hits"]:
-            what = f"{rule['verdict']} {rule['op']} {shown(rule['text'])}"
-            _print(f"{least}{rule['hits']:8}  {what}  ({rule['layer']}, {shown(rule['source'])})")
+    for line in hit_lines(found["rules"]):
+        _print(least + line)
     idle = sum(1 for r in found["rules"] if not r["hits"] and r["layer"] == "user")
     if idle:
         _print(
             f"{idle} rules of yours decided nothing that is listed (reads in whole trees are counted only)"
         )
     return OK
+
+
+def hit_lines(rules: list[dict[str, Any]]) -> list[str]:
+    """Return what decided, a line of a file each: the ledger knows a rule by its ``file:line``, whatever else stands there."""
+    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for rule in rules:
+        if rule["hits"]:
+            by_line.setdefault((rule["verdict"], rule["source"]), []).append(rule)
+    out = []
+    for (verdict, source), some in by_line.items():
+        ops = ", ".join(dict.fromkeys(r["op"] for r in some))
+        texts = list(dict.fromkeys(shown(r["text"]) for r in some))
+        more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+        what = f"{verdict} {ops} {' '.join(texts[:NAMED])}{more}"
+        out.append(f"{some[0]['hits']:8}  {what}  ({some[0]['layer']}, {shown(source)})")
+    return out
 
 
 def _diff(options: _Options, json_out: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from remit_daemon.cli import commands, key_cmd, main, token_cmd
@@ -63,3 +65,21 @@ def test_days_are_times_too() -> None:
     now = 1_700_000_000.0
     assert commands.moment("yesterday", now) < commands.moment("today", now) <= now
     assert 82_000 < commands.moment("today", now) - commands.moment("yesterday", now) < 91_000
+
+
+@pytest.mark.parametrize(("name", "status"), [("run", 125), ("policy", 2), ("who", 2)])
+def test_a_directory_that_is_gone_is_said_to_be(
+    name: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr("sys.argv", ["remit", name, "check"])
+    assert main.main() == status
+    assert "is no longer there" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
