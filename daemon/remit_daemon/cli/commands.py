@@ -18,7 +18,7 @@ from remit_daemon.cli import grants_cmd
 from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
 from remit_daemon.cli.options import Parser, Wrong, none
-from remit_daemon.cli.who_cmd import subject_of
+from remit_daemon.cli.who_cmd import subject_of, title
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
 from remit_daemon.wire.words import NO_RULE, OUTSIDE, moment_text, span, verbs
@@ -382,11 +382,12 @@ def _export(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) ->
 
 
 def _who(client: Client, args: argparse.Namespace) -> int:
-    subject = args.subject
-    found = client.call("who", subject_of(subject))
+    asked = subject_of(args.subject)
+    found = client.call("who", asked)
     if args.json:
         _json(found)
     else:
+        subject = title(args.subject, asked)
         _say(format_who(found, subject, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     return OK
 
