@@ -412,6 +412,35 @@ printf %s "$sub" | {remit} introspect || echo gone
     assert (code, "not active" in out) == (1, True)
 
 
+# -- what nobody is asked about -------------------------------------------------------------------
+
+
+def test_what_linux_refuses_anyway_is_no_question(arena: Arena) -> None:
+    shut = Path(arena.info["asked_file"]).parent / "shut"  # ours; what counts is that it may not be written
+    shut.mkdir(mode=0o555)
+    script = f"echo x > {shut}/new; mkdir {shut}/dir; echo x > /etc/hosts; chmod 600 /etc/hosts; exit 5"
+    code, _, err = run(arena, "/bin/sh", "-c", script, ask="prompt", options=("--hold", "20s"))
+    assert code == 5
+    assert err.lower().count("permission denied") == 4, err
+    about = {str(shut / "new"), str(shut / "dir"), "/etc/hosts"}
+    assert not [p for p in said(arena, "prompts", "--all") if p["path"] in about]
+    refused = [e for e in said(arena, "denials") if e["path"] in about]
+    assert {e["path"] for e in refused} == about
+    assert {e["rule"] for e in refused} == {"built-in: Linux itself refuses this account"}
+
+
+def test_a_policy_with_a_mistake_is_told_at_the_start_and_the_last_good_one_holds(arena: Arena) -> None:
+    file = Path(arena.write_policy())
+    assert run(arena, "/bin/true")[::2] == (0, "")
+    file.write_text(file.read_text() + "\n[role.x.files]\nraed = 1\n")
+    code, _, err = run(arena, "/bin/true")
+    assert code == 0
+    assert f"WARNING: {file}:" in err
+    assert "the last good policy is in force" in err
+    arena.write_policy()
+    assert run(arena, "/bin/true")[::2] == (0, "")
+
+
 # -- what is said at the end ----------------------------------------------------------------------
 
 

@@ -9,13 +9,14 @@ import time
 from typing import Any
 
 from remit_daemon.cli.client import OK, NoDaemon, RpcError, approver, failed
+from remit_daemon.cli.options import Parser, none
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError
 from remit_daemon.wire.words import LEVELS
 
 
-def _agent_parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="remit agent", allow_abbrev=False)
+def _agent_parser() -> Parser:
+    top = Parser(prog="remit agent")
     subs = top.add_subparsers(dest="what", required=True, metavar="COMMAND")
     subs.add_parser("list", help="the agents that are known by name")
     subs.add_parser("show", help="what one was seen to run").add_argument("name")
@@ -34,12 +35,12 @@ def _agent_parser() -> argparse.ArgumentParser:
     return top
 
 
-def _adopt_parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="remit adopt", allow_abbrev=False,
+def _adopt_parser() -> Parser:
+    p = Parser(
+        prog="remit adopt",
         description="Call a running process an agent's until it ends. It is not confined by that: remit then tells who it is, no more.",
     )  # fmt: skip
-    p.add_argument("pid", type=int)
+    p.add_argument("pid", type=int, metavar="PID")
     p.add_argument("--agent", default="", help="the name; needed unless its program is known under one")
     return p
 
@@ -94,10 +95,9 @@ def run(name: str, args: list[str], *, json_out: bool) -> int:
     parser = _agent_parser() if name == "agent" else _adopt_parser()
     try:
         options = parser.parse_args(args)
-    except SystemExit as e:  # argparse's --help, and what it says of wrong use
-        return int(e.code or 0)
-    try:
         found = approver(start=True).call(*_request(name, options))
+    except SystemExit as e:  # argparse's --help
+        return int(e.code or 0)
     except (ValueError, PathsError, NoDaemon, RpcError) as e:
         return failed(name, e, json_out=json_out)
     if json_out:
@@ -108,6 +108,8 @@ def run(name: str, args: list[str], *, json_out: bool) -> int:
     elif options.what == "list":
         for agent in found:
             print(_line(agent))
+        if not found:
+            none("no agent is known by name yet")
     elif options.what in ("show", "register"):
         _show(found)
     elif options.what == "forget":

@@ -12,27 +12,19 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from remit_daemon.cli import grants_cmd
 from remit_daemon.cli.client import NEGATIVE, OK, USAGE, Client, NoDaemon, RpcError, approver, failed
 from remit_daemon.cli.log_cmd import format_entry, format_who
-from remit_daemon.cli.who_cmd import subject_of
+from remit_daemon.cli.options import Parser, Wrong, none
+from remit_daemon.cli.who_cmd import subject_of, title
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError, find
 from remit_daemon.wire.words import NO_RULE, OUTSIDE, moment_text, span, verbs
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FOLLOW = 0.5
-
-
-class _Wrong(Exception):
-    """Wrong use; the text says how."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _Wrong(f"{message}\n{self.format_usage().rstrip()}")
 
 
 def _say(text: str) -> None:
@@ -54,11 +46,14 @@ def seconds(text: str) -> int:
 
 
 def moment(text: str, now: float) -> float:
-    """Return the time that ``text`` means: epoch seconds, a time ago (2h), or a date, local. Raises ValueError."""
+    """Return the time that ``text`` means: epoch seconds, a time ago (2h), a day or a date, local. Raises ValueError."""
     try:
         return now - seconds(text) if text[-1:] in _UNITS else float(text)
     except ValueError:
         pass
+    if text in ("today", "yesterday"):
+        day = time.localtime(now)
+        return time.mktime((*day[:2], day.tm_mday - (text == "yesterday"), 0, 0, 0, 0, 0, -1))
     for form in ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%H:%M"):
         try:
             found = time.strptime(text, form)
@@ -68,7 +63,7 @@ def moment(text: str, now: float) -> float:
             day = time.localtime(now)
             return time.mktime((*day[:3], found.tm_hour, found.tm_min, 0, 0, 0, -1))
         return time.mktime((*found[:6], 0, 0, -1))
-    raise ValueError(f"{text!r} is no time; write 2h, 2026-01-31 or '2026-01-31 18:00'")
+    raise ValueError(f"{text!r} is no time; write 2h, yesterday, 18:00, 2026-01-31 or '2026-01-31 18:00'")
 
 
 def _status(client: Client, args: argparse.Namespace) -> int:
@@ -110,9 +105,10 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         _json(found)
         return OK
-    for s in found:
-        if not args.all and s["ended"] is not None:
-            continue
+    shown = [s for s in found if args.all or s["ended"] is None]
+    if not shown:
+        none("no session runs; --all lists those that ended" if found else "no session yet")
+    for s in shown:
         state = s["state"] if s["status"] is None else f"{s['state']} with {s['status']}"
         extra = f", {s['waiting']} waiting" if s["waiting"] else ""
         extra += ", network unmediated" if s["net_all"] else ""
@@ -217,6 +213,8 @@ def _prompts(client: Client, args: argparse.Namespace) -> int:
         return OK
     for p in found:
         _say(describe_prompt(p))
+    if not found:
+        none("no prompt was missed" if args.missed else "nothing waits")
     return OK
 
 
@@ -228,7 +226,7 @@ def _answer(client: Client, args: argparse.Namespace) -> int:
     if scope.isdigit():
         scopes = client.call("prompt", {"id": args.id})["scopes"]
         if not 1 <= int(scope) <= len(scopes):
-            raise _Wrong(f"prompt {args.id} offers scopes 1 to {len(scopes)}")
+            raise Wrong(f"prompt {args.id} offers scopes 1 to {len(scopes)}")
         scope = scopes[int(scope) - 1]["scope"]
     params = {
         "id": args.id,
@@ -264,7 +262,9 @@ def reach_lines(found: dict[str, Any]) -> list[str]:
     past, disk = found["ledger"], found["disk"]
     if past["number"]:
         least = "at least " if past["at_least"] else ""
-        lines.append(f"it would have allowed {least}{past['number']} acts of the last 30 days")
+        lines.append(
+            f"it would have allowed {least}{past['number']} act{'s' * (past['number'] != 1)} of the last 30 days"
+        )
     if disk is not None:
         least = "at least " if disk["at_least"] else ""
         lines.append(
@@ -278,7 +278,7 @@ def _revoke(client: Client, args: argparse.Namespace) -> int:
     chosen = {"id": args.id, "agent": args.agent, "all": args.all}
     params = {k: v for k, v in chosen.items() if v}
     if len(params) != 1:
-        raise _Wrong("revoke takes a grant's id, --agent NAME or --all")
+        raise Wrong("revoke takes a grant's id, --agent NAME or --all")
     result = client.call("revoke", params)
     if args.json:
         _json(result)
@@ -292,6 +292,8 @@ def _limits(client: Client, args: argparse.Namespace) -> int:
     if args.json:
         _json(found)
         return OK
+    if not found:
+        none("no limit is set")
     for one in found:
         part = int(100 * one["used"] / one["amount"])
         of = f"session {one['session']} of " if one["session"] else ""
@@ -336,6 +338,8 @@ def _log(client: Client, args: argparse.Namespace) -> int:
         _json(found)
         return OK
     _entries(found, args.json)
+    if not (found or args.follow):
+        none("nothing recorded that matches")
     last = found[-1]["seq"] if found else 0
     while args.follow:
         message = client.notification(None)
@@ -378,11 +382,12 @@ def _export(client: Client, args: argparse.Namespace, wanted: dict[str, Any]) ->
 
 
 def _who(client: Client, args: argparse.Namespace) -> int:
-    subject = args.subject
-    found = client.call("who", subject_of(subject))
+    asked = subject_of(args.subject)
+    found = client.call("who", asked)
     if args.json:
         _json(found)
     else:
+        subject = title(args.subject, asked)
         _say(format_who(found, subject, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     return OK
 
@@ -396,6 +401,8 @@ def _denials(client: Client, args: argparse.Namespace) -> int:
         _json(found)
     else:
         _entries(found, False)
+        if not found:
+            none("nothing was refused")
     return OK
 
 
@@ -458,15 +465,40 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
 }
 
 
-def _parser(name: str) -> _Parser:
-    p = _Parser(prog=f"remit {name}", allow_abbrev=False)
+# What --help says of each.
+_ABOUT = {
+    "status": "Say whether remitd runs, and what wants your attention.",
+    "sessions": "List the sessions that run.",
+    "session": "Show what a session did: files, hosts, denials, questions and your answers.",
+    "stop": "End a session and every process of it.",
+    "pause": "Halt every process of a session.",
+    "resume": "Let a paused session go on.",
+    "prompts": "List the prompts that wait for your answer.",
+    "answer": "Answer a prompt.",
+    "grants": "List what you allowed for longer than once.",
+    "grant": "Change a grant: narrow ID SCOPE, extend ID TIME, or keep ID.",
+    "review": "Go through the grants that want a look. Exit status 1 while there are any and nobody can be asked.",
+    "quiet": "Be left in peace for a while: prompts are held, or denied. Without arguments: say whether that is so.",
+    "learn": "Propose rules from what a session started with `remit run --learn` was let through with.",
+    "revoke": "Take grants back.",
+    "limits": "Show what agents have spent of their limits.",
+    "log": "Show the ledger, the last 1000 rows that match; verify finds changes to it, export writes it all.",
+    "who": "Say who did it: you, or which agent for you.",
+    "denials": "List what was refused, and by which rule. Inside a session: its own.",
+    "trust": "Accept a project's .remit.toml as it is now; it can only narrow.",
+    "reload": "Read the policy files anew, now.",
+}
+
+
+def _parser(name: str) -> Parser:
+    p = Parser(prog=f"remit {name}", description=_ABOUT[name])
     if name == "sessions":
         p.add_argument("--all", action="store_true", help="those that ended as well")
     elif name == "session":
         p.add_argument("what", choices=("show",))
-        p.add_argument("session")
+        p.add_argument("session", metavar="ID")
     elif name in ("stop", "pause", "resume", "learn"):
-        p.add_argument("session")
+        p.add_argument("session", metavar="ID", help="as `remit sessions` lists it")
     elif name == "prompts":
         p.add_argument("--all", action="store_true", help="the missed and settled as well")
         p.add_argument(
@@ -476,7 +508,7 @@ def _parser(name: str) -> _Parser:
         )
         p.add_argument("--watch", action="store_true", help="show and answer them as they come")
     elif name == "answer":
-        p.add_argument("id")
+        p.add_argument("id", metavar="ID", help="as `remit prompts` lists it")
         p.add_argument("verdict", choices=("allow", "deny"))
         p.add_argument(
             "--for", dest="duration", default="once", help="once, session, always, or a time such as 2h"
@@ -486,7 +518,7 @@ def _parser(name: str) -> _Parser:
         p.add_argument("--preview", action="store_true", help="only show the rule that would be stored")
     elif name == "grant":
         p.add_argument("action", choices=("narrow", "extend", "keep"))
-        p.add_argument("id")
+        p.add_argument("id", metavar="ID", help="as `remit grants` lists it")
         p.add_argument(
             "value",
             nargs="?",
@@ -498,27 +530,43 @@ def _parser(name: str) -> _Parser:
         p.add_argument("time", nargs="?", default="", metavar="TIME|off", help="for how long, such as 30m")
         p.add_argument("mode", nargs="?", choices=("deny", "hold"), default="hold")
     elif name == "revoke":
-        p.add_argument("id", nargs="?", default="")
-        p.add_argument("--agent", default="")
-        p.add_argument("--all", action="store_true")
+        p.add_argument(
+            "id", nargs="?", default="", metavar="ID", help="one grant, as `remit grants` lists it"
+        )
+        p.add_argument("--agent", default="", metavar="NAME", help="all that this agent was granted")
+        p.add_argument("--all", action="store_true", help="every grant there is")
     elif name == "limits":
         p.add_argument("--agent", default="", help="only those of this agent")
     elif name == "log":
         p.add_argument("what", nargs="?", choices=("show", "verify", "export"), default="show")
-        p.add_argument("--actor", choices=("human", "agent", "remit"), default="")
-        for option in ("agent", "session", "path", "op", "outcome", "host", "rule", "since", "until"):
-            p.add_argument(f"--{option}", default="")
+        p.add_argument("--actor", choices=("human", "agent", "remit"), default="", help="who acted")
+        for option, value, text in (
+            ("agent", "NAME", "only this agent's, and what it did for others"),
+            ("session", "ID", "only this session's"),
+            ("path", "PATH", "only what is about this path or below it"),
+            ("op", "OP", "only this operation: read, write, connect, commit…"),
+            ("outcome", "WORD", "only what ended so: ok, passed, denied, expired, ENOENT…"),
+            ("host", "HOST", "only what is about this host"),
+            ("rule", "FILE:LINE", "only what this rule decided"),
+            ("since", "TIME", "from then on: 2h (ago), yesterday, 18:00, 2026-01-31"),
+            ("until", "TIME", "before then"),
+        ):
+            p.add_argument(f"--{option}", default="", metavar=value, help=text)
         p.add_argument("--denied", action="store_true", help="only what was refused")
-        p.add_argument("--limit", type=int)
-        p.add_argument("--follow", "-f", action="store_true")
-        p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl")
+        p.add_argument("--limit", type=int, metavar="N", help="so many rows at most, the last ones")
+        p.add_argument(
+            "--follow", "-f", action="store_true", help="go on with what is recorded from now on"
+        )
+        p.add_argument("--format", choices=("jsonl", "ocsf"), default="jsonl", help="of export")
     elif name == "who":
         p.add_argument("subject", metavar="PATH|PID|BUSNAME|COMMIT")
     elif name == "denials":
-        p.add_argument("--session", default="")
-        p.add_argument("--limit", type=int, default=100)
+        p.add_argument("--session", default="", metavar="ID", help="only this session's")
+        p.add_argument("--limit", type=int, default=100, metavar="N", help="so many at most, the last ones")
     elif name == "trust":
-        p.add_argument("dir", nargs="?", default=".")
+        p.add_argument(
+            "dir", nargs="?", default=".", metavar="DIR", help="the project; else the current directory"
+        )
     return p
 
 
@@ -533,5 +581,5 @@ def run(name: str, args: list[str], json_out: bool) -> int:
         return command(client, options)
     except SystemExit as e:  # argparse's --help
         return int(e.code or 0)
-    except (_Wrong, ValueError, NoDaemon, PathsError, RpcError) as e:
+    except (ValueError, NoDaemon, PathsError, RpcError) as e:
         return failed(name, e, json_out=json_out)

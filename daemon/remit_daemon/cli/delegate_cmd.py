@@ -14,7 +14,7 @@ import sys
 from remit_daemon.cli.client import Client, NoDaemon, RpcError
 from remit_daemon.kernel import landlock
 from remit_daemon.supervisor import launch
-from remit_daemon.supervisor.run import UsageError, parse
+from remit_daemon.supervisor.run import HELP, HelpAsked, UsageError, parse
 from remit_daemon.wire.control import CLAIM
 from remit_daemon.wire.rpc import INVALID_PARAMS
 
@@ -33,6 +33,9 @@ def run(args: list[str]) -> int:
             raise UsageError("one --policy only")
         policy = _read(options.policy[0]) if options.policy else ""
         program = launch.find_program(options.command[0], os.environ.get("PATH", os.defpath))
+    except HelpAsked:
+        sys.stdout.write(HELP)
+        return 0
     except UsageError as e:
         return _fail(f"{e}\n{USAGE}", 2)
     except launch.LaunchError as e:

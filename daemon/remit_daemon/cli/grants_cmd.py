@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from remit_daemon.cli.client import NEGATIVE, OK, Client, RpcError
+from remit_daemon.cli.options import none
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.words import moment_text, span
 
@@ -71,6 +72,8 @@ def grants(client: Client, args: argparse.Namespace) -> int:
         return OK
     for g in found:
         _out("\n".join(grant_lines(g, time.time())) + "\n")
+    if not found:
+        none("nothing is granted")
     return OK
 
 

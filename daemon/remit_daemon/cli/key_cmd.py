@@ -9,14 +9,15 @@ import time
 from typing import Any
 
 from remit_daemon.cli.client import OK, NoDaemon, RpcError, approver, failed
+from remit_daemon.cli.options import Parser, none
 from remit_daemon.cli.token_cmd import details
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError
 from remit_policy.values import parse_duration, parse_rate
 
 
-def _parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="remit key", allow_abbrev=False)
+def _parser() -> Parser:
+    top = Parser(prog="remit key")
     subs = top.add_subparsers(dest="what", required=True, metavar="COMMAND")
     p = subs.add_parser("create", help="make a key; it is shown this once")
     p.add_argument("--name", required=True, help="in whose name its tokens act")
@@ -99,6 +100,8 @@ def _show(what: str, found: Any) -> None:
     elif what == "list":
         for key in found:
             print(_line(key))
+        if not found:
+            none("there is no key")
     elif what == "review":
         print(_line(found))
     else:
@@ -109,11 +112,10 @@ def run(args: list[str], *, json_out: bool) -> int:
     """Run the command; returns the exit status."""
     try:
         options = _parser().parse_args(args)
-    except SystemExit as e:  # argparse's --help, and what it says of wrong use
-        return int(e.code or 0)
-    try:
         method, params = _request(options)
         found = approver(start=True).call(method, params)
+    except SystemExit as e:  # argparse's --help
+        return int(e.code or 0)
     except (ValueError, PathsError, NoDaemon, RpcError) as e:
         return failed("key", e, json_out=json_out)
     if json_out:

@@ -7,23 +7,37 @@ import sys
 
 USAGE = """usage: remit COMMAND [ARGUMENT]...
 
-  run -- COMMAND        run an agent under policy          doctor     what this kernel enforces, by trying it
-  prompts [--watch]     what waits for your answer         answer     answer one
-  status, sessions      what runs                          stop, pause, resume ID
-  session show ID       what it did
-  log, log verify       what was done, and by whom         who        who did this: PATH, PID, COMMIT
-  denials               what was refused                   grants, revoke   what you allowed for longer
-  review, grant         go through it, narrow, extend      quiet      for a while: deny or hold what would be asked
-  learn SESSION         rules from what `run --learn` let through
-  limits                what agents have spent of their limits
-  policy                check, why, test, show,…  trust      take a project's own policy into account
-  tui                   everything on one screen           daemon     remitd, in the foreground
-  agent                 list, show, register, update, forget       adopt   call a running process an agent's
-  token                 issue, request, exchange,        key        create, list, review, revoke: for programs
-                        introspect, revoke, list, scopes            that nobody can approve each time
+  run -- COMMAND             start an agent under policy (`remit run --help`)
+  tui                        prompts, sessions, grants, ledger on one screen
+  prompts [--watch], answer  what waits for you, and your answer to it
+  quiet TIME|off             hold or deny prompts for a while, call nobody
+  status, sessions           what runs; session show ID: what one did
+  stop, pause, resume ID     end, halt or continue a session
+  log, who PATH|PID|COMMIT   what was done, and by whom; log verify, log export
+  denials                    what was refused, and why; agents may call it too
+  grants, revoke ID          what you allowed for longer than once
+  review, grant              go through it; narrow, extend or keep one
+  learn SESSION              rules from what `run --learn` let through
+  limits                     what agents have spent of their limits
+  policy check|why|show|...  find mistakes in policy, explain a decision
+  trust [DIR]                accept a project's own policy, as it is now
+  agent list|show, adopt     agents by name; call a running process one's
+  token, key                 capability tokens; keys for programs outside
   hook claude|codex|gemini   answer that agent's hook before a tool call
+  doctor                     what this kernel enforces, by trying it
+  daemon, reload             remitd in the foreground; read policy files anew
 
 `remit COMMAND --help` says more; every command takes --json."""
+
+
+_HERE = (
+    "run",
+    "policy",
+    "log",
+    "who",
+    "trust",
+    "agent",
+)  # they take paths, or a project, from where they are
 
 
 def main() -> int:
@@ -32,11 +46,17 @@ def main() -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        from remit_daemon.runtime.approver import VERSION
+
+        print(f"remit {VERSION}")
+        return 0
     name, rest = args[0], args[1:]
+    if name in _HERE and not _somewhere():
+        sys.stderr.write("remit: the current directory is no longer there; change into one that is\n")
+        return 125 if name == "run" else 2
     if name == "run":
         return _run(rest)
-    if name == "daemon":
-        return remitd(rest)
     try:
         return _other(name, rest)
     except KeyboardInterrupt:
@@ -44,6 +64,14 @@ def main() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+def _somewhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _run(args: list[str]) -> int:
@@ -72,10 +100,33 @@ def _run(args: list[str]) -> int:
     return run.main(args, start_daemon)
 
 
+def _closed_inside(name: str, args: list[str]) -> bool:
+    """Say whether this command is the person's alone: what it is about is closed to sessions, or is another there."""
+    if name == "policy":  # files of the agent's own it may check, and see their form
+        return args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
+    return name not in ("token", "hook", "denials") and "--help" not in args
+
+
 def _other(name: str, args: list[str]) -> int:
     json_out = "--json" in args
     args = [a for a in args if a != "--json"]
+    if _closed_inside(name, args):
+        from remit_daemon.peers import mark
+
+        if mark.tag_of(os.getpid()):
+            sys.stderr.write(
+                f"remit {name}: not from inside a session; `remit denials` says what was refused\n"
+            )
+            return 2 if name == "policy" else 3
+    if name == "daemon":
+        return remitd(args)
     if name == "tui":
+        if args:
+            asked = args in (["-h"], ["--help"])
+            (sys.stdout if asked else sys.stderr).write(
+                "usage: remit tui\n\nPrompts, sessions, grants, the ledger, policy and agents on one screen; ? shows the keys.\n"
+            )
+            return 0 if asked else 2
         from remit_daemon.cli import client
         from remit_daemon.wire.paths import PathsError
         from remit_tui.app import main as tui
@@ -87,14 +138,6 @@ def _other(name: str, args: list[str]) -> int:
         return tui()
     if name == "policy":
         from remit_daemon.cli import policy_cmd
-        from remit_daemon.peers import mark
-
-        about_own = args[:1] in (["why"], ["show"], ["test"], ["hits"], ["diff"]) or args == ["check"]
-        if about_own and mark.tag_of(os.getpid()):  # its files are closed to sessions
-            sys.stderr.write(
-                "remit policy: not from inside a session; `remit denials` says what was refused\n"
-            )
-            return 2
 
         return policy_cmd.run(args, json_out=json_out)
     if name == "token":
@@ -111,26 +154,16 @@ def _other(name: str, args: list[str]) -> int:
         return agent_cmd.run(name, args, json_out=json_out)
     if name == "key":
         from remit_daemon.cli import key_cmd
-        from remit_daemon.peers import mark
 
-        if mark.tag_of(os.getpid()):
-            sys.stderr.write("remit key: not from inside a session\n")
-            return 3
         return key_cmd.run(args, json_out=json_out)
     if name == "doctor":
         from remit_daemon.cli import doctor_cmd
 
         return doctor_cmd.run(args, json_out=json_out)
     from remit_daemon.cli import commands
-    from remit_daemon.peers import mark
 
-    if name in commands.COMMANDS and name != "denials" and mark.tag_of(os.getpid()):
-        sys.stderr.write(
-            f"remit {name}: not from inside a session; `remit denials` says what was refused\n"
-        )
-        return 3
     if name not in commands.COMMANDS:
-        sys.stderr.write(f"remit: unknown command {name!r}\n{USAGE}\n")
+        sys.stderr.write(f"remit: unknown command {name!r}; `remit --help` lists them\n")
         return 2
     return commands.run(name, args, json_out)
 

@@ -27,16 +27,19 @@ from remit_policy.scopes import RESOURCE, SCOPES
 from remit_policy.values import expand_variables
 
 OK, NEGATIVE, WRONG = 0, 1, 2
+NAMED = 3  # patterns of one line of a file that `hits` names; the file has them all
 
 USAGE = """usage: remit policy COMMAND [ARGUMENT]...
 
-  check [FILE...]               what is wrong with the policy, or with these files
-  why AGENT OP RESOURCE [ARG]   what is decided, by which rule; for exec the arguments follow
-  show [AGENT]                  the rules in force
-  hits AGENT                    the same with how often each rule decided in the last 30 days
-  diff FILE [AGENT]             what gets stricter and what looser with FILE in the place of yours of its name
-  schema                        the JSON Schema of policy files
-  test FILE...                  run [[case]] tables of agent, op, path (and args), expect
+  check [FILE]...              what is wrong with the policy, or these files
+  why AGENT OP RESOURCE        what is decided, by which rule; for exec a path,
+                               and the arguments follow
+  show [AGENT]                 the rules in force
+  hits AGENT                   how often each decided in the last 30 days
+  diff FILE [AGENT]            what gets stricter and what looser with FILE in
+                               the place of yours of its name
+  schema                       the JSON Schema of policy files
+  test FILE...                 run [[case]] tables of agent, op, path, expect
 
 options: --project DIR, --policy FILE, --json"""
 
@@ -80,9 +83,10 @@ class _Options:
 
 def run(args: list[str], *, json_out: bool = False) -> int:
     """Run ``remit policy ARGS``; returns the exit status."""
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return OK if args else WRONG
+    asked = args[:1] == ["help"] or any(a in ("-h", "--help") for a in args[:2])
+    if not args or asked:
+        (sys.stdout if asked else sys.stderr).write(USAGE + "\n")
+        return OK if asked else WRONG
     commands: dict[str, Callable[[_Options, bool], int]] = {
         "check": _check, "why": _why, "show": _show, "schema": _schema, "test": _test, "hits": _hits, "diff": _diff,
     }  # fmt: skip
@@ -303,8 +307,10 @@ def _show(options: _Options, json_out: bool) -> int:
             some = [r for r in snapshot.rules if r.layer == layer and not is_implied(r)]
             if some:
                 _print(f"{LAYERS[layer]}:")
-            for r in some:
-                _print("  " + rule_line(r))
+            for line in dict.fromkeys(
+                map(rule_line, some)
+            ):  # one rule on git is one for each place that it is in
+                _print("  " + line)
     if json_out:
         _print({"agents": view, "problems": [str(p) for p in found.problems]})
     return OK
@@ -326,16 +332,30 @@ def _hits(options: _Options, json_out: bool) -> int:
         _print(found)
         return OK
     least = "at least " if found["at_least"] else ""
-    for rule in found["rules"]:
-        if rule["hits"]:
-            what = f"{rule['verdict']} {rule['op']} {shown(rule['text'])}"
-            _print(f"{least}{rule['hits']:8}  {what}  ({rule['layer']}, {shown(rule['source'])})")
+    for line in hit_lines(found["rules"]):
+        _print(least + line)
     idle = sum(1 for r in found["rules"] if not r["hits"] and r["layer"] == "user")
     if idle:
         _print(
             f"{idle} rules of yours decided nothing that is listed (reads in whole trees are counted only)"
         )
     return OK
+
+
+def hit_lines(rules: list[dict[str, Any]]) -> list[str]:
+    """Return what decided, a line of a file each: the ledger knows a rule by its ``file:line``, whatever else stands there."""
+    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for rule in rules:
+        if rule["hits"]:
+            by_line.setdefault((rule["verdict"], rule["source"]), []).append(rule)
+    out = []
+    for (verdict, source), some in by_line.items():
+        ops = ", ".join(dict.fromkeys(r["op"] for r in some))
+        texts = list(dict.fromkeys(shown(r["text"]) for r in some))
+        more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+        what = f"{verdict} {ops} {' '.join(texts[:NAMED])}{more}"
+        out.append(f"{some[0]['hits']:8}  {what}  ({some[0]['layer']}, {shown(source)})")
+    return out
 
 
 def _diff(options: _Options, json_out: bool) -> int:

@@ -13,15 +13,16 @@ import time
 from typing import Any
 
 from remit_daemon.cli.client import NEGATIVE, OK, Client, NoDaemon, RpcError, approver, failed
+from remit_daemon.cli.options import Parser, none
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.paths import PathsError
 
 
-def _parser(inside: bool) -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="remit token", allow_abbrev=False)
+def _parser(inside: bool) -> Parser:
+    top = Parser(prog="remit token")
     subs = top.add_subparsers(dest="what", required=True, metavar="COMMAND")
 
-    def wanted(p: argparse.ArgumentParser) -> None:
+    def wanted(p: Parser) -> None:
         p.add_argument("--scope", default="", help="names of scopes and roles, separated by blanks")
         p.add_argument(
             "--detail", action="append", default=[], metavar="TYPE:ACTION[,ACTION]=LOCATION",
@@ -142,6 +143,8 @@ def _show(what: str, found: Any) -> int:
         print("revoked" if gone is None else f"{len(gone)} revoked")
         return OK if gone is None or gone else NEGATIVE
     elif what == "list":
+        if not found:
+            none("no token is good now")
         for t in found:
             print(
                 f"{t['jti']}  {escape(t['agent'])}  until {time.strftime('%H:%M:%S', time.localtime(t['expires']))}  {t['scope']}"
@@ -160,14 +163,13 @@ def run(args: list[str], *, json_out: bool) -> int:
     inside = os.environ.get("REMIT_SOCKET", "")
     try:
         options = _parser(bool(inside)).parse_args(args)
-    except SystemExit as e:  # argparse's --help, and what it says of wrong use
-        return int(e.code or 0)
-    try:
         method, params = _request(options, bool(inside))
         client = Client(inside) if inside else approver(start=True)
         found = client.call(method, params)
         if method == "token.request" and "request" in found:
             found = _answered(client, found)
+    except SystemExit as e:  # argparse's --help
+        return int(e.code or 0)
     except (ValueError, PathsError, NoDaemon, RpcError) as e:
         return failed("token", e, json_out=json_out)
     if json_out:

@@ -29,6 +29,21 @@ def subject_of(text: str) -> dict[str, Any]:
     return _path(text)
 
 
+def title(text: str, asked: dict[str, Any]) -> str:
+    """Return ``text`` as an answer about ``asked`` names it: a process with its name and start, for display alone."""
+    if "pid" not in asked:
+        return text
+    import psutil
+
+    from remit_daemon.wire.words import moment_text
+
+    try:
+        process = psutil.Process(asked["pid"])
+        return f"{text} ({process.name()}, started {moment_text(process.create_time())})"
+    except psutil.Error:
+        return text
+
+
 def _path(text: str) -> dict[str, Any]:
     where = os.path.abspath(text)
     return {"path": os.path.join(os.path.realpath(os.path.dirname(where)), os.path.basename(where))}

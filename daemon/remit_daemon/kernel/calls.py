@@ -282,15 +282,3 @@ def socket_option(fd: int, level: int, name: int) -> int:
 def call(name: str, *args: int | bytes | None) -> int:
     """Make system call ``name``; ints are passed as longs. Returns its result or raises OSError."""
     return _check(_syscall(NATIVE[name], *(ctypes.c_long(a) if isinstance(a, int) else a for a in args)))
-
-
-def listdir_children(pid: int) -> list[int]:
-    """Return the children of ``pid`` (all its threads'), by /proc; empty when it is gone."""
-    children: list[int] = []
-    try:
-        for tid in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{tid}/children", "rb") as f:
-                children += map(int, f.read().split())
-    except (OSError, ValueError):
-        pass
-    return children

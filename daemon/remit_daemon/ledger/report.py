@@ -14,7 +14,7 @@ from posixpath import dirname
 from typing import Any
 
 from remit_daemon.ledger.queries import FINAL
-from remit_daemon.ledger.rows import load_text, store_text
+from remit_daemon.ledger.rows import BOOKKEEPING, load_text, store_text
 
 TOP = 10  # directories, hosts, and denied things named
 NAMED = 50  # files named of those that were changed or deleted
@@ -37,11 +37,11 @@ _FILES = {
 _WRITES = {"write", "create", "rename", "link", "symlink", "metadata"}
 _NO_FILES = ("/dev/", "/proc/")  # what is written there changes no file
 _DONE = ("ok", "passed", "allowed", "pending", "held")
-_ENDS = {"denied": "denied", "expired": "missed", "refused": "denied"}
+_REFUSED = {"denied": "denied", "expired": "missed", "refused": "denied"}
 
 _ROWS = (
     "SELECT time_ns, actor, op, path, path2, verdict, "  # noqa: S608 - constants
-    f"{FINAL}, rule, prompt, note FROM rows r WHERE session = ? AND op NOT IN ('done', 'count') ORDER BY seq"
+    f"{FINAL}, rule, prompt, note FROM rows r WHERE session = ? AND op NOT IN {BOOKKEEPING} ORDER BY seq"
 )
 
 
@@ -67,6 +67,7 @@ def build(db: sqlite3.Connection, session: str, within: float) -> dict[str, Any]
     asked: dict[str, str] = {}
     answers: list[dict[str, Any]] = []
     changed, deleted = _Files(), _Files()
+    made: set[str] = set()
     seconds: Counter[int] = Counter()
     refusals: Counter[int] = Counter()
     first = last = None
@@ -91,24 +92,39 @@ def build(db: sqlite3.Connection, session: str, within: float) -> dict[str, Any]
                 continue
             acts[op] += 1
             seconds[int(at)] += 1
-            done = outcome.split(" ")[0] in _DONE and verdict != "deny"
-            if not done:
+            word = outcome.split(" ")[0]
+            done = word in _DONE and verdict != "deny"
+            if (
+                verdict == "deny" or word in _REFUSED
+            ):  # an error of Linux's own (ENOENT) is nobody's refusal
                 denied[op, load_text(path), load_text(rule)] += 1
                 refusals[int(at)] += 1
             if prompt:
-                asked[prompt] = "allowed" if done else _ENDS.get(outcome.split(" ")[0], "denied")
+                otherwise = "missed" if word == "gone" else "denied" if verdict == "deny" else "allowed"
+                asked[prompt] = _REFUSED.get(word, otherwise)
             if op in ("connect", "resolve", "request") and path[:1] not in ("/", "@"):
                 hosts[_host(op, load_text(path))] += 1
             elif op in _FILES:
-                where = load_text(path2 if op == "rename" and path2 else path)
+                where = load_text(path2 if op in ("rename", "link") and path2 else path)
                 if where.startswith(_NO_FILES):
                     continue
                 directories[dirname(where)] += 1
-                if done and op in _WRITES:
+                if not done:
+                    continue
+                if op == "delete":
+                    changed.paths.pop(where, None)
+                    if (
+                        where not in made
+                    ):  # what the session made itself and removed again is no file of anybody's
+                        deleted.paths[where] = None
+                elif op in _WRITES:
                     changes[dirname(where)] += 1
+                    if op == "create" and where not in deleted.paths:
+                        made.add(where)
+                    elif op == "rename":
+                        changed.paths.pop(load_text(path), None)
                     changed.paths[where] = None
-                elif done and op == "delete":
-                    deleted.paths[where] = None
+                    deleted.paths.pop(where, None)
     except sqlite3.OperationalError:  # interrupted
         at_least = True
     finally:

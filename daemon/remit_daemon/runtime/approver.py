@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -233,11 +232,6 @@ class Approver:
         if method == "entry" and (self._filter is None or not _fits(params, self._filter)):
             return
         self._lines.notify(method, params)
-
-
-def _nothing(params: Params, then: Callable[[], list[Params]]) -> list[Params]:
-    want(params)
-    return then()
 
 
 def _fits(entry: Params, wanted: Filter) -> bool:

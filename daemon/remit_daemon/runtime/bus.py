@@ -381,7 +381,7 @@ class BusService:
         """Return what the bus itself answers about the connection ``name``, and the descriptors with it. Raises Failed."""
         bus = self._bus
         if bus is None:
-            raise Failed(_E + "Disconnected", "the bus is gone")
+            raise Failed(_E + "Disconnected", "remitd is on no session bus")
         destination, path, interface = _DRIVER
         try:
             question = Message(

@@ -85,11 +85,6 @@ class Channel:
         """The bytes that wait to go out."""
         return self._unsent
 
-    @property
-    def closing(self) -> bool:
-        """Whether nothing more goes out."""
-        return self._dead
-
     def _flush(self) -> None:
         try:
             while self._out:

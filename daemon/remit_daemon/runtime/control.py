@@ -200,7 +200,12 @@ class Control:
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
         suspended = review.standing(daemon)["suspended"]
-        self._welcome(known, "" if hello["session"] else _warnings(fresh, withheld, told, suspended))
+        self._welcome(
+            known,
+            ""
+            if hello["session"]
+            else _warnings(fresh, withheld, told, suspended, daemon.policies.problems()),
+        )
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -359,8 +364,15 @@ def _kept(hello: dict[str, Any]) -> dict[str, Any]:
     return {name: hello[name] for name in _HELLO if name != "session"}
 
 
-def _warnings(session: Session, withheld: tuple[str, ...], told: str, suspended: int) -> str:
+def _warnings(
+    session: Session, withheld: tuple[str, ...], told: str, suspended: int, problems: list[dict[str, Any]]
+) -> str:
     lines = [told] if told else []
+    if problems:
+        one = problems[0]
+        lines.append(
+            f"WARNING: {one['file']}:{one['line']}: {one['message']}; the last good policy is in force (`remit policy check`)"
+        )
     if suspended:
         were = "grants were" if suspended > 1 else "grant was"
         lines.append(f"{suspended} {were} suspended, not having been used for long: `remit review`")

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 MAX_COMMIT = 1 << 20  # bytes of a commit that are read: its message may be a merge's long log
 SESSION_TRAILER = "Remit-Session"
-AGENT_TRAILER = (
-    "Assisted-by"  # as the Linux kernel and others ask for (Documentation/process/coding-assistants.rst)
-)
 
 
 @dataclass(frozen=True, slots=True)

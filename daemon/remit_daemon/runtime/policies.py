@@ -136,7 +136,6 @@ class Policies:
     """The policy in force. ``set`` is the last good one; ``problems`` what is wrong with the files as they are."""
 
     def __init__(self, paths: Paths, memory: Memory, dirs: PolicyDirs) -> None:
-        self._paths = paths
         self._memory = memory
         self.dirs = dirs
         self.guard = guard_rules(paths)

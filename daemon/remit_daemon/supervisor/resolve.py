@@ -192,10 +192,6 @@ class Resolver:
             raise OSError(errno.ENOTDIR, "not a directory")
         return Place(parent, name, len(stripped) != len(path))
 
-    def at_place(self, place: Place, follow: bool, tid: int) -> Pin:
-        """Pin what has the place's name. Raises OSError (ENOENT)."""
-        return Pin(self._open(tid, place.parent.fd, place.name, not follow, 0))
-
     def _walk(self, tid: int, base: int, path: bytes, nofollow: bool) -> int:
         """Resolve by hand, as path_resolution(7) says, magic links of the session's own processes included."""
         current = _open("/", _PATH) if path[:1] == b"/" else os.dup(base)  # dup: close-on-exec, PEP 446

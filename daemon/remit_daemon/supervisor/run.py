@@ -19,9 +19,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 USAGE = (
-    "usage: remit run [--agent NAME] [--project DIR] [--policy FILE]... [--ask prompt|deny|allow-once]"
-    " [--learn] [--hold SECONDS] -- COMMAND [ARGUMENT]..."
+    "usage: remit run [--agent NAME] [--project DIR] [--policy FILE]...\n"
+    "                 [--ask prompt|deny|allow-once | --learn] [--hold TIME]\n"
+    "                 -- COMMAND [ARGUMENT]..."
 )
+HELP = f"""{USAGE}
+
+Start COMMAND as an agent under policy. Its exit status is COMMAND's.
+
+  --agent NAME      call it so; else it has its program's name
+  --project DIR     its project; else the current directory
+  --policy FILE     rules for this session, beside yours; may be repeated
+  --ask prompt      ask you, in another terminal (the default)
+  --ask deny        refuse at once what would be asked
+  --ask allow-once  let it through: for trials, with programs that you trust
+  --learn           let through, and record for `remit learn`, what no rule is
+                    about and is not dangerous; ask the rest
+  --hold TIME       how long a call waits for your answer: 25s if not said
+
+125: COMMAND was not started; 126, 127: it cannot be executed, is not there.
+Inside a session COMMAND is a sub-agent: --agent and --policy alone.
+"""
 ASK_MODES = ("prompt", "deny", "allow-once")
 _UNITS = {"s": 1.0, "m": 60.0, "ms": 0.001, "": 1.0}
 _TRUST_ROOTS = ("node_modules", "site-packages")
@@ -29,6 +47,10 @@ _TRUST_ROOTS = ("node_modules", "site-packages")
 
 class UsageError(Exception):
     """The command line is wrong."""
+
+
+class HelpAsked(Exception):
+    """``--help`` stands among the options."""
 
 
 class Options:
@@ -44,7 +66,7 @@ class Options:
 
 
 def parse(args: list[str]) -> Options:
-    """Return the options of ``remit run``'s arguments. Raises UsageError."""
+    """Return the options of ``remit run``'s arguments. Raises UsageError, HelpAsked."""
     options, rest, learn, given = Options(), list(args), False, ""
     while rest:
         word = rest.pop(0)
@@ -57,9 +79,11 @@ def parse(args: list[str]) -> Options:
         if word == "--learn":
             learn = True
             continue
+        if word in ("-h", "--help"):
+            raise HelpAsked
         name, equals, value = word.partition("=")
         if name not in ("--agent", "--project", "--policy", "--ask", "--hold"):
-            raise UsageError(f"unknown option {name}")
+            raise UsageError(f"unknown option {name}; those of COMMAND come after --")
         if not equals:
             if not rest:
                 raise UsageError(f"{name} needs a value")
@@ -101,12 +125,15 @@ def _seconds(text: str) -> float:
 def main(args: list[str], start_daemon: Callable[[], None]) -> int:
     """Run ``remit run``; ``start_daemon`` starts remitd and waits for its sockets.
 
-    Returns an exit status only when the agent did not start (2, 3, 125, 126, 127); otherwise the process ends as the
+    Returns an exit status only when the agent did not start (0 for ``--help``, 2, 3, 125, 126, 127); otherwise the process ends as the
     agent ended.
     """
     try:
         options = parse(args)
         return _run(options, start_daemon)
+    except HelpAsked:
+        sys.stdout.write(HELP)
+        return 0
     except UsageError as e:
         return _fail(f"{e}\n{USAGE}", 2)
     except launch.LaunchError as e:

@@ -17,6 +17,7 @@ import os
 import time
 
 from remit_daemon.kernel import calls
+from remit_daemon.supervisor import account
 from remit_daemon.supervisor.act import CONTINUE, Act, Again, Beside, Descriptor, Note
 from remit_daemon.supervisor.holds import Hold, Holds
 from remit_daemon.supervisor.resolve import Pin, Place, real_path
@@ -234,6 +235,8 @@ class Session:
                 else:
                     self._keep(note, act, decision, [op for op, _ in act.accesses], short=True)
                     keep = True
+            elif decision.verdict == model.ASK and account.refuses(act):
+                self._deny(note, act, model.Decision(model.DENY, LINUX))
             elif decision.verdict == model.ASK:
                 self._keep(note, act, decision, asking)
                 keep = True
@@ -530,3 +533,6 @@ BELOW = model.Rule(
     model.PACK, model.ASK, "create", "/**", source="built-in: a link that stands for a place with rules"
 )
 OWN = model.Rule(model.PACK, model.ALLOW, "read", "/tmp/**", source="built-in: the session's own")  # noqa: S108
+LINUX = model.Rule(
+    model.PACK, model.DENY, "write", "/**", source="built-in: Linux itself refuses this account"
+)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remit_daemon.cli import policy_cmd
+from remit_daemon.cli.policy_cmd import hit_lines
 
 README = Path(__file__).parents[3] / "README.md"
 POLICY = """
@@ -200,3 +202,17 @@ def test_diff_says_what_a_change_of_a_file_means(home: Path, capsys: pytest.Capt
     assert "stricter  request POST api.github.com/repos/**: ask -> deny" in out
     fresh.write_text(POLICY.replace('roles = ["r"]', 'roles = ["nobody"]'))
     assert policy_cmd.run(["diff", str(fresh)]) == 2
+
+
+def test_hits_are_of_a_line_of_a_file_and_told_once() -> None:
+    def rule(op: str, text: str, hits: int = 7, source: str = "f:1") -> dict[str, Any]:
+        return {
+            "verdict": "allow", "op": op, "text": text, "hits": hits, "source": source, "layer": "user"
+        }  # fmt: skip
+
+    rules = [rule(op, text) for op in ("read", "write") for text in "abcd"]
+    found = hit_lines([*rules, rule("read", "z", 1, "f:2"), rule("read", "never", 0, "f:3")])
+    assert [" ".join(line.split()) for line in found] == [
+        "7 allow read, write a b c and 1 more (user, f:1)",
+        "1 allow read z (user, f:2)",
+    ]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from remit_daemon.cli.who_cmd import subject_of
+from remit_daemon.cli.who_cmd import subject_of, title
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +50,10 @@ def test_a_revision_of_a_repository_is_a_commit(tmp_path: Path) -> None:
     for wrong in ("none", "--help", "HEAD^5"):
         with pytest.raises(ValueError, match="has no commit"):
             subject_of(f"r@{wrong}")
+
+
+def test_a_process_is_named_in_the_answer_and_nothing_else_is() -> None:
+    ours = str(os.getpid())
+    assert re.fullmatch(rf"{ours} \(.+, started \d{{4}}-.+\)", title(ours, {"pid": os.getpid()}))
+    assert title("999999999", {"pid": 999999999}) == "999999999"
+    assert title("/etc/passwd", {"path": "/etc/passwd"}) == "/etc/passwd"

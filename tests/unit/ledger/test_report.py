@@ -72,6 +72,34 @@ def test_a_later_outcome_counts(ledger: Ledger) -> None:
     assert (found["changed"]["number"], found["asked"]["missed"]) == (0, 1)
 
 
+def test_what_is_only_bookkeeping_or_an_error_of_linux_is_not_denied(ledger: Ledger) -> None:
+    found = report(
+        ledger,
+        act("write", "/p/a"),
+        act("left", "/p/a", "", ""),
+        act("create", "/p/a", "EEXIST"),
+        act("write", "/p/b", "ENOSPC", "allow", prompt="p1"),
+        act("read", "/p/c", "gone", "ask", prompt="p2"),
+    )
+    assert (found["denied"]["number"], found["acts"]) == (0, {"write": 2, "create": 1, "read": 1})
+    assert found["asked"] == {"number": 2, "allowed": 1, "denied": 0, "missed": 1}
+
+
+def test_what_came_and_went_within_the_session_is_no_file_that_it_changed(ledger: Ledger) -> None:
+    found = report(
+        ledger,
+        act("create", "/p/tmp"),
+        act("link", "/p/tmp", path2="/p/object"),
+        act("delete", "/p/tmp"),
+        act("create", "/p/f.lock"),
+        act("rename", "/p/f.lock", path2="/p/f"),
+        act("write", "/p/old"),
+        act("delete", "/p/old"),
+    )
+    assert found["changed"]["paths"] == ["/p/object", "/p/f"]
+    assert found["deleted"]["paths"] == ["/p/old"]
+
+
 def test_nothing_worth_saying_is_not_said(ledger: Ledger) -> None:
     assert few_lines(report(ledger, act("read", "/p/a")), escape) == []
 
