@@ -220,12 +220,18 @@ class Asks:
         self._daemon.publish()
         return row
 
-    def done(self, row: int, outcome: str = "ok") -> None:
-        """Complete the act of ``row`` (0: none is open) with ``ok``, an errno's name, or how its hold ended."""
+    def done(self, row: int, outcome: str = "ok", object: str = "") -> None:
+        """Complete the act of ``row`` (0: none is open) with ``ok``, an errno's name, or how its hold ended.
+
+        ``object`` is the file that may be written from now on (``kernel.objects``): the session is its author, as of what it opens by itself.
+        """
         whose = self._open.pop(row, None)
         if whose is not None:
             try:
                 self._daemon.ledger.append([{**whose, "op": "done", "outcome": outcome, "act": row}])
+                if object:
+                    self._daemon.ledger.wrote(row, object)
+                    self._daemon.contents.wake()
             except LedgerError:
                 pass  # the ledger says so itself, and the act stands there as begun
 
