@@ -401,8 +401,10 @@ class Broker:
         if session.ask == "learn" and spent is None and self.judge.learns(s, event, argv):
             spent = limits.spent(s, session.id, costs, now)
             if spent is None:
+                # What is asked ahead is no act yet, and teaches nothing.
+                op = "answer" if is_ahead(event.seq) else "learn"
                 entry = _entry(
-                    session, "learn", actor="remit", verdict="allow", outcome="answered", path=event.path,
+                    session, op, actor="remit", verdict="allow", outcome="answered", path=event.path,
                     note=" ".join(event.ops), argv=event.argv, pid=event.pid, proc=event.proc, exe=event.exe,
                 )  # fmt: skip
                 paid = limits.charge(s, session.id, costs, now)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
 
 _CALL = ("calls:1",)
+_EXEC = {
+    "exec",
+    "execute",
+}  # whose question shows the arguments of what would be run, never the asker's own
 _QUIET = {"read", "list"}  # not counted, as in ``supervisor.session``
 MAX_WAITING = 512  # asks of all programs that wait at once
 MAX_WAITING_EACH = 16  # of one session: a program has a few calls under way, not hundreds
@@ -153,7 +157,7 @@ class Asks:
                 self._daemon.apply(
                     ev.Ask(
                         session.id, seq, ops, path, pid=caller.pid, proc=caller.proc, exe=caller.exe, comm=caller.comm,
-                        argv=argv or caller.argv, source=source, purpose=purpose, costs=costs, short=short,
+                        argv=argv or (() if _EXEC & set(ops) else caller.argv), source=source, purpose=purpose, costs=costs, short=short,
                     )
                 )  # fmt: skip
             done, _ = await asyncio.wait((waiting.answer,), timeout=min(wait, MAX_WAIT))

@@ -85,7 +85,8 @@ honest bookkeeping, and ended with its process. One connection has one question 
     check    {op, resource, argv?}        {verdict: allow|ask|deny, rule, op, resource}   nobody is asked, nothing is recorded
     request  {op, resource, argv?, purpose?, wait?: s}
                                           {verdict: allow|ask|deny, rule, prompt, message, op, resource}
-                                          permission ahead of the act: an answer for once waits for the act; ``ask``: the time was over
+                                          permission ahead of the act: an answer for once waits for the act; ``ask``: the time was over.
+                                          argv of op exec alone; a purpose has at most 500 characters, everywhere
     intend   {purpose, resources?: [str]} {}       why the next acts on these (none: all) are done; shown with their questions
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
