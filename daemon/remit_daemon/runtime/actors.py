@@ -25,7 +25,9 @@ def session_of(daemon: Daemon, pid: int) -> Session | None:
         for at in chain:
             if at in daemon.gateway_of:
                 return daemon.broker.state.sessions.get(daemon.gateway_of[at])
-        session = next((s for s in daemon.live() if s.pid in chain), None)
+        # The nearest: what a program started speaks for itself.
+        of = {s.pid: s for s in daemon.live() if not s.parent}
+        session = next((of[at] for at in chain if at in of), None)
     return session
 
 

@@ -64,3 +64,14 @@ def test_a_gateway_that_is_not_known_speaks_for_nobody_where_it_may_be_a_sub_ses
     remitd.gateway_of.clear()
     del remitd.broker.state.sessions["sub"]
     assert may_speak(daemon, gateway, root), "there is nobody else"
+
+
+def test_the_nearest_program_speaks(gateway: int) -> None:
+    """A program outside that another started, both known: what it does is not laid to who started it."""
+    remitd = Remitd()
+    sessions = remitd.broker.state.sessions
+    sessions.clear()
+    for ident, pid in (("outer", os.getppid()), ("inner", os.getpid())):
+        sessions[ident] = Session(ident, ident, pid, f"i{pid}", 0, "/", (), 0.0)
+    found = session_of(cast(Any, remitd), gateway)
+    assert found is sessions["inner"]
