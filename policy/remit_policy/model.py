@@ -250,9 +250,9 @@ class Snapshot:
             secrets=tuple(s for s in self.secrets if s in above.secrets),
             arguments=self.arguments,
             env=self.env,
-            trailers=self.trailers,
+            trailers=self.trailers or above.trailers,
             signs=tuple(h for h in self.signs if h in above.signs),
-            signs_as=self.signs_as,
+            signs_as=above.signs_as,
             limits=tuple(({m.ident: m for m in self.limits} | {m.ident: m for m in above.limits}).values()),
             within=above,
         )

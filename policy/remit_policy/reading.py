@@ -56,8 +56,8 @@ def read_bytes(path: str, *, owner: int | None = None) -> bytes:
     return data
 
 
-def read_document(file: str, data: bytes, *, pack: bool = False) -> Source:
-    """Read the policy document ``data``, calling it ``file``. Raises PolicyError."""
+def read_document(file: str, data: bytes, *, pack: bool = False, most: int = MAX_ALTERNATIVES) -> Source:
+    """Read the policy document ``data``, calling it ``file``; its braces may stand for ``most`` patterns. Raises PolicyError."""
 
     def fail(message: str, expected: str, line: int = 1, column: int = 1) -> PolicyError:
         return PolicyError([Problem(file, line, column, message, expected)])
@@ -80,8 +80,8 @@ def read_document(file: str, data: bytes, *, pack: bool = False) -> Source:
         raise fail("lists or tables are nested too deeply", "a few levels") from None
     except ValueError:  # Python reads no decimal of more than 4,300 digits
         raise fail("a number is too long", "TOML") from None
-    if weight > MAX_ALTERNATIVES:
-        expected = f"at most {MAX_ALTERNATIVES} in a file"
+    if weight > most:
+        expected = f"at most {most} in a file"
         raise fail("the braces stand for too many patterns", expected)
     text = text.replace("\r\n", "\n")
     places = locate(text)

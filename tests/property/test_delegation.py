@@ -196,3 +196,19 @@ def test_nothing_is_left_to_the_kernel_where_landlock_reaches_further() -> None:
         own.adopt(allow)
         assert not any(own.static(kind, place + "/f") for kind in (0, 1, 2))
         assert not own.reads_static
+
+
+def test_a_policy_that_an_agent_wrote_hides_nothing() -> None:
+    """Commits are named where those of the session above are, and signatures say who signs in its words."""
+    above = Snapshot("a", (), signs=("api.example.com",), signs_as="https://a.example", trailers=True)
+    own = Snapshot(
+        "b", (), signs=("api.example.com",), signs_as="https://elsewhere.example", trailers=False
+    )
+    within = own.inside(above)
+    assert (within.trailers, within.signs_as, within.signs) == (
+        True,
+        "https://a.example",
+        ("api.example.com",),
+    )
+    silent = Snapshot("a", (), trailers=False)
+    assert not own.inside(silent).trailers

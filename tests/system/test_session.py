@@ -465,3 +465,34 @@ def test_the_end_is_told_on_a_terminal_alone_and_the_report_has_it_whole(arena: 
 def test_a_session_that_did_nothing_to_speak_of_ends_silently(arena: Arena) -> None:
     _, out, _ = arena.on_terminal(arena.remit_run("/bin/sh", "-c", "echo done"))
     assert out.strip() == "done"
+
+
+def test_an_agent_does_not_widen_the_policy_file_that_it_was_given(arena: Arena) -> None:
+    """The file lies in the project, where the agent may write, and is read again when it changes."""
+    arena.plant()
+    file, asked = arena.project + "/given.toml", arena.info["asked_file"]
+    head = 'version = 1\n[agent.probe]\nroles = ["given"]\n[role.given.files]\n'
+    Path(file).write_text(head + 'read = { deny = ["~/asked/**"] }\n')
+    arena._own(arena.project)
+    code = f"""
+import os, time
+time.sleep(1)  # it has been looked at
+for change in (
+    lambda: open({file!r}, "w").write({head!r} + 'read = {{ allow = ["~/asked/**"] }}\\n'),
+    lambda: os.rename({arena.project + "/notes.txt"!r}, {file!r}),
+    lambda: os.unlink({file!r}),
+    lambda: os.rename({arena.project!r}, {arena.project + "2"!r}),
+):
+    try:
+        change()
+        print("changed")
+    except OSError:
+        pass
+time.sleep(1)
+try:
+    print(open({asked!r}).read())
+except OSError:
+    pass
+"""
+    done = arena.communicate(arena.remit_run(PYTHON, "-c", code, options=("--policy", file)))
+    assert done == (0, "", "")

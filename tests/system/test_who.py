@@ -102,6 +102,27 @@ def test_a_file_keeps_its_author_whatever_its_name(arena: Arena) -> None:
     assert agents(who(arena, d), "content")
 
 
+def test_what_is_written_through_remitd_is_the_agents_as_well(arena: Arena) -> None:
+    """A descriptor that remitd hands over is no way to have a file changed by nobody."""
+    path, moved = file(arena, "who-through"), file(arena, "who-through-moved")
+    run(arena, 'printf "%s" "$2" > "$1"', path, TEXT)
+    settled(arena, path)
+    code = f"""
+import os, sys
+sys.path.insert(0, {arena.code!r})
+from remit_client import Remit
+os.write(Remit().open({path!r}, "write"), b"changed through remitd, long enough to be told from others\\n")
+"""
+    argv = arena.remit_run(PYTHON, "-c", code, agent="claude")
+    done, _, err = arena.communicate(argv)
+    assert done == 0, err
+    os.rename(path, moved)
+    settled(arena, moved)
+    found = who(arena, moved)
+    assert agents(found, "object"), found
+    assert found["session"] == who(arena, path)["session"]
+
+
 def test_the_persons_files_are_not_the_agents(arena: Arena) -> None:
     mine, copy = file(arena, "mine"), file(arena, "copied-by-the-agent")
     Path(mine).write_text("the person's own text, long enough to be told from others\n")

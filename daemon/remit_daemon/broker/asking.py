@@ -94,7 +94,9 @@ def ask(state: State, judge: Judge, event: ev.Ask, home: str, now: float) -> lis
     if session.ask == "learn" and spent is None and judge.learns(state, event, argv):
         spent = limits.spent(state, session.id, costs, now)
         if spent is None:
-            row = ev.Record(act.entry("learn", "allow", " ".join(event.ops)))
+            # What is asked ahead is no act yet, and teaches nothing.
+            op = "answer" if is_ahead(event.seq) else "learn"
+            row = ev.Record(act.entry(op, "allow", " ".join(event.ops)))
             return [row, *_paid(state, act, "allow", now), act.answer("allow")]
         act = replace(act, event=replace(event, source=spent.source))
     return _by_mode(state, judge, act, spent, now) or _hold(state, judge, act, spent, home, now)

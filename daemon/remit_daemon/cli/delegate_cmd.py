@@ -16,11 +16,10 @@ from remit_daemon.kernel import landlock
 from remit_daemon.supervisor import launch
 from remit_daemon.supervisor.run import HELP, HelpAsked, UsageError, parse
 from remit_daemon.wire.control import CLAIM
-from remit_daemon.wire.rpc import INVALID_PARAMS
+from remit_daemon.wire.rpc import INVALID_PARAMS, MAX_SUB_POLICY
 
 USAGE = "usage, inside a session: remit run [--agent NAME] [--policy FILE] -- COMMAND [ARGUMENT]..."
 _REFUSED = 1
-_MAX_POLICY = 1 << 20  # bytes; remitd takes no more
 
 
 def run(args: list[str]) -> int:
@@ -75,11 +74,11 @@ def _claim(ticket: str) -> None:
 def _read(path: str) -> str:
     try:
         with open(path, "rb") as f:
-            raw = f.read(_MAX_POLICY + 1)
+            raw = f.read(MAX_SUB_POLICY + 1)
     except OSError as e:
         raise UsageError(f"--policy {path}: {(e.strerror or str(e)).lower()}") from None
-    if len(raw) > _MAX_POLICY:
-        raise UsageError(f"--policy {path}: longer than {_MAX_POLICY} bytes")
+    if len(raw) > MAX_SUB_POLICY:
+        raise UsageError(f"--policy {path}: longer than {MAX_SUB_POLICY} bytes")
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -112,13 +112,10 @@ def follow(db: sqlite3.Connection, session: SessionInfo, batch: Batch) -> None:
             continue
         if row.op in ("write", "create") and object:
             if room < 0:
-                room = MAX_UNSETTLED - db.execute("SELECT count(*) FROM unsettled").fetchone()[0]
+                room = _room(db)
             if room > 0:
                 room -= 1
-                db.execute(
-                    "INSERT OR REPLACE INTO unsettled VALUES (?, ?, ?, ?, ?, ?)",
-                    (object, row.session, row.agent, row.path, seq, row.time_ns),
-                )
+                _await(db, row, object)
         elif row.op == "link" and object:
             db.execute(
                 "UPDATE unsettled SET path = ?, seq = ?, time_ns = ? WHERE object = ?",
@@ -128,6 +125,25 @@ def follow(db: sqlite3.Connection, session: SessionInfo, batch: Batch) -> None:
             _move(db, row.path, row.path2)
         elif row.op == "delete" and not _GIT_OBJECT.fullmatch(row.path):
             db.execute("DELETE FROM unsettled WHERE path = ?", (row.path,))
+
+
+def wrote(db: sqlite3.Connection, seq: int, object: str) -> None:
+    """Have the file ``object``, which the act of row ``seq`` opened to be written, wait to be looked at."""
+    row = _row(db, seq)
+    if row is not None and _room(db) > 0:
+        _await(db, row, store_text(object))
+
+
+def _room(db: sqlite3.Connection) -> int:
+    found: int = db.execute("SELECT count(*) FROM unsettled").fetchone()[0]
+    return MAX_UNSETTLED - found
+
+
+def _await(db: sqlite3.Connection, row: Row, object: str) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO unsettled VALUES (?, ?, ?, ?, ?, ?)",
+        (object, row.session, row.agent, row.path, row.seq, row.time_ns),
+    )
 
 
 def _move(db: sqlite3.Connection, old: str, new: str) -> None:

@@ -95,6 +95,11 @@ class Ledger:
         self._tick_after_write()
         return [row.seq for row in rows]
 
+    def wrote(self, seq: int, object: str) -> None:
+        """Have the file ``object``, which the act of row ``seq`` opened to be written, looked at. Raises LedgerError."""
+        with self._transaction(sync=False):
+            files.wrote(self._db, seq, object)
+
     def ingest(self, session: SessionInfo, journal_path: str, *, sync: bool = False, slice: int = 0) -> int:
         """Read on in ``session``'s journal and return how many records were taken in.
 

@@ -25,8 +25,20 @@ def session_of(daemon: Daemon, pid: int) -> Session | None:
         for at in chain:
             if at in daemon.gateway_of:
                 return daemon.broker.state.sessions.get(daemon.gateway_of[at])
-        session = next((s for s in daemon.live() if s.pid in chain), None)
+        # The nearest: what a program started speaks for itself.
+        of = {s.pid: s for s in daemon.live() if not s.parent}
+        session = next((of[at] for at in chain if at in of), None)
     return session
+
+
+def may_speak(daemon: Daemon, pid: int, session: Session) -> bool:
+    """Tell whether process ``pid``, which ``session_of`` takes for one of ``session``, cannot be that of a sub-session of it.
+
+    A gateway that remitd does not know yet, or no more, is by its parent the supervisor's alone, which serves them all.
+    """
+    if not daemon.broker.state.below(session.id) or daemon.by_marks(pid) is not None:
+        return True
+    return any(at in daemon.gateway_of for at in ancestors(pid))
 
 
 async def describe(daemon: Daemon, pid: int) -> dict[str, str]:

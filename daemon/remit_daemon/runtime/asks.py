@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
 
 _CALL = ("calls:1",)
+_EXEC = {
+    "exec",
+    "execute",
+}  # whose question shows the arguments of what would be run, never the asker's own
 _QUIET = {"read", "list"}  # not counted, as in ``supervisor.session``
 MAX_WAITING = 512  # asks of all programs that wait at once
 MAX_WAITING_EACH = 16  # of one session: a program has a few calls under way, not hundreds
@@ -153,7 +157,7 @@ class Asks:
                 self._daemon.apply(
                     ev.Ask(
                         session.id, seq, ops, path, pid=caller.pid, proc=caller.proc, exe=caller.exe, comm=caller.comm,
-                        argv=argv or caller.argv, source=source, purpose=purpose, costs=costs, short=short,
+                        argv=argv or (() if _EXEC & set(ops) else caller.argv), source=source, purpose=purpose, costs=costs, short=short,
                     )
                 )  # fmt: skip
             done, _ = await asyncio.wait((waiting.answer,), timeout=min(wait, MAX_WAIT))
@@ -220,12 +224,18 @@ class Asks:
         self._daemon.publish()
         return row
 
-    def done(self, row: int, outcome: str = "ok") -> None:
-        """Complete the act of ``row`` (0: none is open) with ``ok``, an errno's name, or how its hold ended."""
+    def done(self, row: int, outcome: str = "ok", object: str = "") -> None:
+        """Complete the act of ``row`` (0: none is open) with ``ok``, an errno's name, or how its hold ended.
+
+        ``object`` is the file that may be written from now on (``kernel.objects``): the session is its author, as of what it opens by itself.
+        """
         whose = self._open.pop(row, None)
         if whose is not None:
             try:
                 self._daemon.ledger.append([{**whose, "op": "done", "outcome": outcome, "act": row}])
+                if object:
+                    self._daemon.ledger.wrote(row, object)
+                    self._daemon.contents.wake()
             except LedgerError:
                 pass  # the ledger says so itself, and the act stands there as begun
 

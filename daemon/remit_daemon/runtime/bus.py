@@ -31,7 +31,7 @@ from dbus_next.signature import SignatureTree, Variant
 from remit_daemon.broker.core import Refused
 from remit_daemon.peers.process import PeerError, alive, identify, inside_session
 from remit_daemon.runtime import whose
-from remit_daemon.runtime.actors import describe, session_of
+from remit_daemon.runtime.actors import describe, may_speak, session_of
 from remit_daemon.runtime.asks import Caller
 from remit_daemon.runtime.busverbs import (
     METHODS,
@@ -303,6 +303,10 @@ class BusService:
                 raise Failed(_E + "AccessDenied", str(e)) from None
             finally:
                 os.close(pidfd)
+        elif not may_speak(daemon, pid, session):
+            raise Failed(
+                _E + "AccessDenied", "which session this is is not known yet; try again in a moment"
+            )
         exe, argv, _ = described(pid)
         comm = os.path.basename(argv[0]) if argv else ""
         return Caller(session.id, pid, held.identity.split(":")[1], exe, comm, tuple(argv))

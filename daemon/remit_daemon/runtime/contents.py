@@ -36,6 +36,9 @@ AGAIN_AFTER = 0.05  # and while much does
 MAX_CONTENT = 256 << 20  # bytes of a file that are hashed; a bigger one is known by its object
 MAX_BATCH = 256  # files, and
 MAX_BATCH_ACTIVE = 32  # while a person is active: each batch is two turns of the agents' lane
+MAX_DUE = (
+    4  # files that are looked up in the ledger in one turn: some 3 ms for each of git's objects at worst
+)
 MAX_BYTES = (
     64 << 20
 )  # bytes in one look: its rows are one transaction, and the ledger's thread is free in between
@@ -219,7 +222,11 @@ class Contents:
         now_ns = time.time_ns()
         async with daemon.lanes.agents():
             waiting = daemon.ledger.waiting(MAX_BATCH if daemon.lanes.quiet else MAX_BATCH_ACTIVE)
-            asked = [ask for of in waiting if (ask := self._due(of, now_ns)) is not None]
+        asked: list[Ask] = []
+        for at in range(0, len(waiting), MAX_DUE):  # a flood of git's objects must not make one long turn
+            async with daemon.lanes.agents():
+                found = [self._due(of, now_ns) for of in waiting[at : at + MAX_DUE]]
+            asked += [ask for ask in found if ask is not None]
         if not waiting:
             return None
         if not asked:

@@ -17,8 +17,10 @@ from remit_daemon.broker import events as ev
 from remit_daemon.broker.records import OF, Session
 from remit_daemon.peers import mark
 from remit_daemon.runtime.lines import Params, Problem, want
-from remit_daemon.runtime.policies import MAX_PROJECT_FILE, SnapshotRefused, subject
-from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, REFUSED
+from remit_daemon.runtime.policies import SnapshotRefused, subject
+from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, MAX_SUB_POLICY, REFUSED
+from remit_policy.document import PolicyError
+from remit_policy.reading import read_document
 
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
@@ -29,6 +31,10 @@ MAX_EVER = 1000  # of one session altogether: each leaves a record for good
 MAX_NAME = 64
 MAX_ARGUMENTS = 1000  # of the command line that is recorded
 MADE_WITHIN = 40.0  # seconds for the supervisor's part, the start of a gateway included
+MAX_PATTERNS = 2000  # of a policy text that an agent writes: compiled on the loop, again at every change
+MAX_LIMITS = (
+    8  # of such a text: each is an account of its own, looked at with every act and kept until it is empty
+)
 _POLICY = "the policy given"
 
 
@@ -72,6 +78,9 @@ class Delegations:
             if policy:
                 hello["policy"].append(self._keep(ident, policy))
             base = daemon.policies.snapshot(subject(name, hello))
+            own = [limit for limit in base.limits if limit.source.startswith(self.kept(ident) + ":")]
+            if len(own) > MAX_LIMITS:
+                raise Problem(INVALID_PARAMS, f"{_POLICY} has more than {MAX_LIMITS} limits")
             fresh = Session(
                 ident, name + OF + above.agent, root.pid, root.identity, tag, above.project, argv,
                 daemon.clock(), ask=above.ask, net_all=base.net_all and above.net_all, hello=hello, parent=above.id,
@@ -149,9 +158,14 @@ class Delegations:
         return f"{self._daemon.paths.spool}/{ident}.toml"
 
     def _keep(self, ident: str, text: str) -> str:
-        raw = text.encode("utf-8", "surrogateescape")
-        if len(raw) > MAX_PROJECT_FILE:
-            raise Problem(INVALID_PARAMS, f"{_POLICY} is longer than {MAX_PROJECT_FILE} bytes")
+        raw = text.encode("utf-8", "surrogatepass")
+        if len(raw) > MAX_SUB_POLICY:
+            raise Problem(INVALID_PARAMS, f"{_POLICY} is longer than {MAX_SUB_POLICY} bytes")
+        try:
+            read_document(_POLICY, raw, most=MAX_PATTERNS)
+        except PolicyError as e:
+            first = e.problems[0]
+            raise Problem(INVALID_PARAMS, f"{_POLICY}:{first.line}: {first.message}") from None
         path = self.kept(ident)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as f:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from remit_daemon.broker.core import Refused
 from remit_daemon.kernel import calls
+from remit_daemon.kernel.objects import object_of
 from remit_daemon.runtime.lines import Problem
 from remit_daemon.supervisor.resolve import Pin, Place, real_path
 from remit_daemon.wire.rpc import BUSY, DENIED, INVALID_PARAMS
@@ -108,8 +109,10 @@ class Files:
             if told.verdict != "allow":
                 raise denied(ops, real, told)
             try:
-                fd = await self._beside(
-                    caller.session, lambda: _reopened(held, real, flags, caller.pid), os.close
+                fd, object = await self._beside(
+                    caller.session,
+                    lambda: _given(held, real, flags, caller.pid),
+                    lambda made: os.close(made[0]),
                 )
             except OSError as e:
                 self._daemon.asks.done(told.row, errno.errorcode.get(e.errno or 0, "EIO"))
@@ -117,7 +120,7 @@ class Files:
             except BaseException:
                 self._daemon.asks.done(told.row, "EAGAIN")
                 raise
-            self._daemon.asks.done(told.row)
+            self._daemon.asks.done(told.row, object=object)
             return real, fd
         finally:
             held.close()
@@ -213,6 +216,12 @@ def _pinned(path: bytes) -> Pin:
     return Pin(
         calls.openat2(calls.AT_FDCWD, path, os.O_PATH | os.O_CLOEXEC, 0, calls.RESOLVE_NO_MAGICLINKS)
     )
+
+
+def _given(held: Held, real: str, flags: int, pid: int) -> tuple[int, str]:
+    """Return the descriptor to hand over, and the name of the object that may be written through it."""
+    fd = _reopened(held, real, flags, pid)
+    return fd, object_of(fd) if flags & os.O_ACCMODE else ""
 
 
 def _reopened(held: Held, real: str, flags: int, pid: int) -> int:

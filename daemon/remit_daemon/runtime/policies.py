@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +20,7 @@ from remit_daemon.wire.paths import Paths
 from remit_policy.document import PolicyError
 from remit_policy.layers import PolicyDirs, PolicySet, load
 from remit_policy.match import escape
-from remit_policy.model import DENY, FILE_OPS, GUARD, Rule, Snapshot
+from remit_policy.model import DENY, FILE_OPS, GUARD, USER, Rule, Snapshot
 from remit_policy.rules import asks_on_change, started_with
 from remit_policy.scopes import RESOURCE
 
@@ -68,15 +70,20 @@ def digest_of(directory: str) -> str:
     try:
         fd = os.open(
             os.path.join(directory, PROJECT_FILE),
-            os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
         )
     except OSError:
         return ""
-    with open(fd, "rb") as f:
-        try:
-            data = f.read(MAX_PROJECT_FILE + 1)
-        except OSError:
+    try:
+        # A directory or a pipe in its place would end whoever reads it as a file.
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return ""
+        with open(fd, "rb", closefd=False) as f:
+            data = f.read(MAX_PROJECT_FILE + 1)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
     return "" if len(data) > MAX_PROJECT_FILE else hashlib.sha256(data).hexdigest()
 
 
@@ -97,7 +104,23 @@ def guard_rules(paths: Paths) -> list[Rule]:
         close(escape(f"{runtime}/{name}.sock"), ("connect",))
     for place in sorted(code_places()):
         close(escape(place) + "/**", _WRITING)
+    close(
+        escape(_real(paths.config + "/policy.d")) + "/**", _WRITING
+    )  # a link, where settings are kept elsewhere
     return rules
+
+
+def policy_rules(files: Iterable[str]) -> list[Rule]:
+    """Return the rules that close the policy ``files``, wherever they are, to writing: an agent does not make its own policy.
+
+    Where one is a link, the snapshot closes what it leads to as well (``remit_policy.links``).
+    """
+    source = "remit: a policy in force"
+    return [
+        Rule(GUARD, DENY, op, escape(path), source=source)
+        for path in dict.fromkeys(files)
+        for op in _WRITING
+    ]
 
 
 def code_places() -> set[str]:
@@ -215,7 +238,7 @@ class Policies:
                 project_file=project_file,
                 # An agent may ask remit what it was denied, so it may run the command.
                 launch_dirs=[*subject.launch, *sorted(import_places())],
-                guard=self.guard,
+                guard=[*self.guard, *policy_rules([*self._own_files(), *subject.files])],
             )
         except PolicyError as e:
             problems = [problem_view(p) for p in e.problems]
@@ -228,6 +251,9 @@ class Policies:
         if subject.hold > 0:
             made.hold = subject.hold / 1000
         return made
+
+    def _own_files(self) -> list[str]:
+        return [source.file for layer, source in self.set.sources if layer == USER]
 
     def of_client(self, agent: str, exe: str) -> Snapshot:
         """Return what policy says of the tokens of a program outside sessions that calls itself ``agent``.

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
@@ -38,6 +39,7 @@ log = logging.getLogger("remitd")
 
 BACKLOG = 64
 MAX_PEERS = 64  # connections of one socket at a time
+MAX_PEERS_EACH = 16  # of those, one process's; a session's are all made by its supervisor
 ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
 USAGE = "usage: remitd\n\nRuns the daemon in the foreground until SIGTERM or SIGINT. It takes no options.\n"
 
@@ -123,6 +125,7 @@ class _Servers:
     async def _accept(self, path: str, listener: socket.socket, serve: Handler) -> None:
         loop = asyncio.get_running_loop()
         places = asyncio.BoundedSemaphore(MAX_PEERS)
+        held: Counter[str] = Counter()  # whose they are
         while True:
             try:
                 sock, _ = await loop.sock_accept(listener)
@@ -135,16 +138,23 @@ class _Servers:
                 sock.close()
             else:
                 await places.acquire()
-                self._spawn(self._handle(sock, serve, places))
+                self._spawn(self._handle(sock, serve, places, held))
             await asyncio.sleep(0)  # who connects all the time leaves the others their turn
 
-    async def _handle(self, sock: socket.socket, serve: Handler, places: asyncio.Semaphore) -> None:
+    async def _handle(
+        self, sock: socket.socket, serve: Handler, places: asyncio.Semaphore, held: Counter[str]
+    ) -> None:
         try:
             try:
                 peer = peer_of(sock)
             except PeerError as e:
                 log.warning("refused: %s", e)
                 return
+            if held[peer.identity] >= MAX_PEERS_EACH:
+                log.warning("refused: process %d has %d connections already", peer.pid, MAX_PEERS_EACH)
+                peer.close()
+                return
+            held[peer.identity] += 1
             channel = Channel(sock, peer)
             self._channels.add(channel)
             try:
@@ -154,6 +164,9 @@ class _Servers:
             except Exception:
                 log.exception("internal error")
             finally:
+                held[peer.identity] -= 1
+                if not held[peer.identity]:
+                    del held[peer.identity]
                 self._channels.discard(channel)
                 channel.close()
                 peer.close()

@@ -118,10 +118,12 @@ class Memory:
                         (kind, _number(record)),
                     )
             self._db.execute("COMMIT")
-        except sqlite3.Error as e:
-            if self._db.in_transaction:
+        except BaseException as e:
+            if self._db.in_transaction:  # or the next event, whosever, would find it open
                 self._db.execute("ROLLBACK")
-            raise StoreError(f"cannot write the store: {e}") from None
+            if isinstance(e, (sqlite3.Error, ValueError)):  # SQLite's text takes no lone surrogates
+                raise StoreError(f"cannot write the store: {e}") from None
+            raise
 
     def organisation_keys(self) -> list[Key]:
         """Return the organisation keys, oldest first. Raises StoreError on one that cannot be read."""

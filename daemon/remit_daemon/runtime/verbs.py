@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
+from remit_daemon.broker.core import MAX_PURPOSE
 from remit_daemon.runtime.dialling import Dialling
 from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Params, Problem, want
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_RESOURCE = 16_384  # characters; what is longer cannot be shown whole, so it cannot be asked
 MAX_ARGV = 1024  # arguments of a program that is asked about
+MAX_COMMAND = 65_536  # characters of them; the same holds
 MAX_DENIALS = 1000  # rows of one answer
 MAX_RESOURCES = 32  # of one intent
 
@@ -44,7 +46,7 @@ class Verbs:
     async def check(self, caller: Caller, params: Params) -> Params:
         """Return the decision of now: {verdict, rule, op, resource}."""
         p = want(params, op=str, resource=str, argv=(list, []))
-        resource, argv = await self._resource(caller, p["op"], p["resource"]), _argv(p["argv"])
+        resource, argv = await self._resource(caller, p["op"], p["resource"]), _argv(p["op"], p["argv"])
         found = self._daemon.broker.decide(caller.session, (p["op"],), resource, argv)
         return {
             "verdict": VERDICTS[found.verdict],
@@ -56,7 +58,7 @@ class Verbs:
     async def request(self, caller: Caller, params: Params) -> Params:
         """Return what policy or the person says: {verdict, rule, prompt, message, op, resource}; verdict ``ask`` when the time was over."""
         p = want(params, op=str, resource=str, argv=(list, []), purpose=(str, ""), wait=(int, None))
-        resource, argv = await self._resource(caller, p["op"], p["resource"]), _argv(p["argv"])
+        resource, argv = await self._resource(caller, p["op"], p["resource"]), _argv(p["op"], p["argv"])
         told = await self._daemon.asks.settle(
             caller, (p["op"],), resource, argv=argv, purpose=_purpose(p["purpose"]), wait=_wait(p["wait"]), ahead=True,
             note="asked ahead",
@@ -121,14 +123,22 @@ class Verbs:
         return await self.files.real(caller.session, path)
 
 
-def _argv(argv: list[Any]) -> tuple[str, ...]:
+def _argv(op: str, argv: list[Any]) -> tuple[str, ...]:
+    """Return the arguments of the program that is asked about. Of another act there are none: a person would take them for the asker's own."""
     if len(argv) > MAX_ARGV or not all(type(a) is str for a in argv):
         raise Problem(INVALID_PARAMS, f"argv is a list of at most {MAX_ARGV} texts")
+    if sum(map(len, argv)) > MAX_COMMAND:
+        raise Problem(INVALID_PARAMS, f"argv has at most {MAX_COMMAND} characters")
+    if argv and op not in ("exec", "execute"):
+        raise Problem(INVALID_PARAMS, "argv is for op exec")
     return tuple(argv)
 
 
 def _purpose(text: str) -> str:
-    return text.strip()
+    text = text.strip()
+    if len(text) > MAX_PURPOSE:  # it goes into the ledger, whatever is decided
+        raise Problem(INVALID_PARAMS, f"a purpose is at most {MAX_PURPOSE} characters")
+    return text
 
 
 def _wait(seconds: int | None) -> float | None:

@@ -95,7 +95,8 @@ def parse(args: list[str]) -> Options:
         elif name == "--project":
             options.project = value
         elif name == "--policy":
-            options.policy.append(os.path.abspath(value))
+            # Its real path: the session may not write there, and no link that it may change leads elsewhere.
+            options.policy.append(os.path.realpath(value))
         elif name == "--ask":
             if value not in ASK_MODES:
                 raise UsageError(f"--ask {value!r}: expected {', '.join(ASK_MODES)}")

@@ -85,7 +85,8 @@ honest bookkeeping, and ended with its process. One connection has one question 
     check    {op, resource, argv?}        {verdict: allow|ask|deny, rule, op, resource}   nobody is asked, nothing is recorded
     request  {op, resource, argv?, purpose?, wait?: s}
                                           {verdict: allow|ask|deny, rule, prompt, message, op, resource}
-                                          permission ahead of the act: an answer for once waits for the act; ``ask``: the time was over
+                                          permission ahead of the act: an answer for once waits for the act; ``ask``: the time was over.
+                                          argv of op exec alone; a purpose has at most 500 characters, everywhere
     intend   {purpose, resources?: [str]} {}       why the next acts on these (none: all) are done; shown with their questions
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
@@ -93,7 +94,8 @@ honest bookkeeping, and ended with its process. One connection has one question 
     delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
                                           policy file's text) within all that this session may. It begins when a process of this session
                                           connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
-                                          is then in it for good, and ends it by ending. ``env`` is for what it executes
+                                          is then in it for good, and ends it by ending. ``env`` is for what it executes.
+                                          ``policy`` has at most MAX_SUB_POLICY bytes, 2,000 patterns and 8 limits
     denials  {limit?}                     [Entry]  of this session only
 
 Operations and resources are those of ``remit policy why``; a path is resolved to the object's own. ``wait`` is how long a person's answer
@@ -162,3 +164,6 @@ DENIED = -32010  # an act that must not happen; data: Refusal
 BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20
+MAX_SUB_POLICY = (
+    32 << 10
+)  # bytes of a policy text that an agent writes: remitd reads it on its one thread, again at every change

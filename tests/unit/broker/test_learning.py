@@ -6,6 +6,7 @@ import pytest
 
 from fakes.desk import HOME, Desk
 from remit_daemon.broker import events as ev
+from remit_daemon.wire.control import FIRST_AHEAD
 from remit_policy.model import ADMIN, ASK, DENY, PACK, USER, Rule, Snapshot
 
 RULES = (
@@ -86,6 +87,15 @@ def test_asked_nevertheless(desk: Desk, ops: tuple[str, ...], path: str, more: d
 
 def test_what_is_denied_stays_denied(desk: Desk) -> None:
     assert desk.ask("s1", HOME + "/shut/x")["verdict"] == "deny"
+
+
+def test_what_is_asked_ahead_teaches_nothing(desk: Desk) -> None:
+    """Else an agent has rules proposed by naming files that it never touched, and that need not exist."""
+    for i in range(9):
+        commands = desk.handle(ev.Ask("s1", FIRST_AHEAD + i, ("read",), f"{HOME}/notes/{i}.md"))
+        (row,) = [c.entry for c in commands if isinstance(c, ev.Record)]
+        assert (row["actor"], row["op"], row["verdict"]) == ("remit", "answer", "allow")
+        assert [c.frame["verdict"] for c in commands if isinstance(c, ev.Send)] == ["allow"]
 
 
 def test_no_other_session_learns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -161,6 +162,59 @@ def test_remits_own_places_are_closed(machine: Machine) -> None:
     assert decide(text, "read", os.path.abspath(model.__file__)) == "allow"
 
 
+def test_an_agent_does_not_write_the_policy_that_it_is_under(machine: Machine) -> None:
+    """A policy file may lie in the project: given by --policy, or a link in the settings that leads there."""
+    policy = 'version = 1\n[role.default.files]\nread = { allow = ["/**"] }\nwrite = { allow = ["/**"] }\n'
+    given, kept = machine.project + "/given.toml", machine.project + "/kept.toml"
+    for path in (given, kept):
+        with open(path, "w") as f:
+            f.write(policy)
+    os.makedirs(machine.paths.config + "/policy.d")
+    os.symlink(kept, machine.paths.config + "/policy.d/test.toml")
+    text = machine.supervisor(policy=[given]).connect()["snapshot"]
+    for path in (given, kept):
+        assert decide(text, "read", path) == "allow"
+        for op in ("write", "create", "delete", "metadata"):
+            assert decide(text, op, path) == "deny", (op, path)
+    assert Engine(model.loads(text)).below("delete", machine.project) == model.DENY, "nor moves it away"
+    assert decide(text, "write", machine.project + "/other.toml") == "allow"
+
+
+def test_settings_that_are_kept_elsewhere_take_no_new_policy(machine: Machine) -> None:
+    os.makedirs(machine.project + "/settings")
+    os.makedirs(machine.paths.config, exist_ok=True)
+    os.symlink(machine.project + "/settings", machine.paths.config + "/policy.d")
+    machine.kill()
+    machine.start()
+    machine.policy('version = 1\n[role.default.files]\nwrite = { allow = ["/**"] }\n')
+    text = machine.supervisor().connect()["snapshot"]
+    assert decide(text, "create", machine.project + "/settings/new.toml") == "deny"
+
+
+@pytest.mark.parametrize("what", ["directory", "pipe that waits", "pipe"])
+def test_something_else_in_the_place_of_a_trusted_file_ends_nothing(machine: Machine, what: str) -> None:
+    person, sup, later = machine.person(), machine.supervisor(), machine.supervisor()
+    sup.hello["project"] = later.hello["project"] = machine.project
+    path, text = machine.project + "/.remit.toml", b"version = 1\n"
+    with open(path, "wb") as f:
+        f.write(text)
+    person.call("trust", dir=machine.project, digest=hashlib.sha256(text).hexdigest())
+    sup.connect()
+    os.unlink(path)
+    held = -1
+    if what == "directory":
+        os.mkdir(path)
+    else:
+        os.mkfifo(path)
+        held = os.open(path, os.O_RDWR) if what == "pipe that waits" else -1
+    person.call("reload")
+    machine.policy("version = 1\n")  # looked at by the clock's loop, which is not to end
+    until(lambda: len(person.call("log", op="reload")) > 1, "the loop looks at it")
+    assert later.connect()["type"] == "welcome"
+    if held >= 0:
+        os.close(held)
+
+
 def test_ask_modes_answer_at_once_and_are_recorded(machine: Machine) -> None:
     person = machine.person()
     for mode, verdict in (("deny", "deny"), ("allow-once", "allow")):
@@ -253,6 +307,33 @@ def test_a_peer_inside_a_session_reaches_only_its_own_socket(machine: Machine) -
     with pytest.raises(RpcError, match="sendmsg"):
         FakePerson(machine.paths.agent).call("whoami")
     assert "inside a session" in inside(None, machine.paths.agent, asked % "whoami")
+
+
+def test_one_process_does_not_take_all_places(machine: Machine) -> None:
+    """A session's connections are all its supervisor's: whatever it opens, other sessions are heard."""
+    held = [socket.socket(socket.AF_UNIX) for _ in range(70)]
+    for sock in held:
+        sock.connect(machine.paths.agent)
+    code = (
+        "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(10)\ns.connect(sys.argv[1])\n"
+        's.sendall(b\'{"jsonrpc": "2.0", "id": 1, "method": "whoami"}\\n\')\nprint(s.recv(999).decode())\n'
+    )
+    argv = [sys.executable, "-c", code, machine.paths.agent]
+    until(lambda: machine.log().count("connections already") >= 54, "they were looked at")
+    assert '"result"' in subprocess.run(argv, capture_output=True, text=True, timeout=20).stdout
+    for sock in held:
+        sock.close()
+    until(lambda: '"result"' in _said(machine.paths.agent), "its places are free again")
+
+
+def _said(path: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        try:
+            sock.sendall(b'{"jsonrpc": "2.0", "id": 1, "method": "whoami"}\n')
+            return sock.recv(999).decode()
+        except ConnectionError:
+            return ""
 
 
 def test_a_dead_supervisor_ends_its_tree(machine: Machine) -> None:

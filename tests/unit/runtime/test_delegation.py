@@ -77,6 +77,20 @@ class Writer:
         self._sock.close()
 
 
+# What would hold remitd's one thread, and so the person, for some twenty seconds; for a second, and as long again at every change
+# of policy; and at every act.
+SLOW = (
+    "version = 1\n"
+    + "".join(f'[role.r{i}]\ninherits = ["r{i + 1}"]\n' for i in range(15000))
+    + "[role.r15000]\n"
+)
+MANY = 'version = 1\n[role.x.files]\nread = { deny = ["/{a,b,c,d,e,f,g}/{a,b,c,d,e,f,g}/{a,b,c,d,e,f,g}/{a,b,c,d,e,f}"] }\n'
+LIMITED = "version = 1\n" + "".join(
+    f'[agent.a{i}]\nmatch = {{ name = "h" }}\nroles = ["default"]\nlimits = {{ calls = "9/h" }}\n'
+    for i in range(9)
+)
+
+
 class World:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -226,7 +240,11 @@ def test_what_cannot_be_is_said_and_makes_nothing(world: World) -> None:
         ({"agent": "x" * 65}, "letters, digits"),
         ({"agent": "h", "policy": "version = 1\nnonsense = 2\n"}, "the policy given:2"),
         ({"agent": "h", "policy": "\udc80"}, "the policy given"),
-        ({"agent": "h", "policy": "#" * (1 << 20) + "#"}, "longer than"),
+        ({"agent": "h", "policy": "\ud800"}, "the policy given"),
+        ({"agent": "h", "policy": "#" * (32 << 10) + "#"}, "longer than"),
+        ({"agent": "h", "policy": SLOW}, "longer than"),
+        ({"agent": "h", "policy": MANY}, "too many patterns"),
+        ({"agent": "h", "policy": LIMITED}, "more than 8 limits"),
         ({"agent": "h", "tag": 3}, "tag"),
     ):
         with pytest.raises(RpcError, match=says):

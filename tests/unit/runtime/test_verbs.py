@@ -128,6 +128,41 @@ def test_a_request_is_asked_with_its_purpose(ready: Machine) -> None:
     assert "purpose: to" in rows[0]["note"]
 
 
+def test_a_question_says_nothing_that_its_asker_made_up(ready: Machine) -> None:
+    """Arguments are of what would be run: of a read, a person would take them for those of the program that reads."""
+    remit, path = client(ready), ready.root + "/asked/file"
+    for op in ("read", "write", "connect"):
+        resource = "ask.example:443" if op == "connect" else path
+        with pytest.raises(RemitError) as e:
+            remit.call(
+                "request", {"op": op, "resource": resource, "argv": ["backup", "--nightly"], "wait": 0}
+            )
+        assert e.value.code == INVALID_PARAMS
+    assert ready.person().call("prompts") == []
+    remit.request("exec", "/usr/bin/nonexistent-tool", wait=0)
+    (prompt,) = ready.person().call("prompts")
+    assert prompt["argv"] == [], "not those of the asker, which runs something else"
+
+
+def test_no_request_fills_the_ledger(ready: Machine) -> None:
+    """What is recorded at each request is no longer than what a person can read, also where nobody is asked."""
+    remit, path = client(ready), ready.root + "/project/a.txt"
+    rows = ready.person().call("status")["ledger"]["rows"]
+    for params in (
+        {"purpose": "x" * 501},
+        {"argv": ["x" * 65_537], "op": "exec"},
+        {"argv": ["x" * 100] * 1000, "op": "exec"},
+    ):
+        with pytest.raises(RemitError) as e:
+            remit.call("request", {"op": "read", "resource": path, "wait": 0} | params)
+        assert e.value.code == INVALID_PARAMS
+    with pytest.raises(RemitError):
+        os.close(remit.open(path, purpose="x" * 501))
+    with pytest.raises(RemitError):
+        remit.intend("x" * 501, [])
+    assert ready.person().call("status")["ledger"]["rows"] == rows
+
+
 def test_a_request_that_is_denied_or_left(ready: Machine) -> None:
     remit = client(ready)
     path = ready.root + "/asked/file"
