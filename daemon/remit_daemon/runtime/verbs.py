@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
-from remit_daemon.broker.core import MAX_PURPOSE
+from remit_daemon.broker.asking import MAX_PURPOSE
 from remit_daemon.runtime.dialling import Dialling
 from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Params, Problem, want
