@@ -154,6 +154,12 @@ class Broker:
             raise Refused(INVALID_PARAMS, f"{', '.join(ops)}: no such resource; write it {_example(ops)}")
         return self.judge.decision(self.state, session, ops, path, argv)
 
+    def engines(self, session: str) -> list[Decider]:
+        """Return what decides for ``session``, its own first, then those above. Raises Refused for one that is not running."""
+        if not self._session(session).live or session not in self.state.bases:
+            raise Refused(CONFLICT, f"session {session} is not running")
+        return self.judge.engines(self.state, session)
+
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused as ``answer`` would."""
         prompt = self._prompt(answer.prompt)

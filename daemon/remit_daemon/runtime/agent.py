@@ -142,6 +142,7 @@ class Agent:
             "intend": told(v.intend),
             "open": handed(v.open),
             "connect": handed(v.connect),
+            "call": told(v.call),
         }
 
     async def _known(self, writer: Peer) -> Caller | None:

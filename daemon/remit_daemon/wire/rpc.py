@@ -90,6 +90,10 @@ honest bookkeeping, and ended with its process. One connection has one question 
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
     connect  {host, port, purpose?, wait?} {resource, address} and a connected socket; outside sessions only
+    call     {name, path, interface, member, signature?, args?: [value], start?: bool, purpose?, wait?}
+                                          {signature, args, descriptors: int, sender}   a method of a program on the session bus, called by
+                                          remitd for the caller; values as in ``gateway.dbus.values``, the descriptors of a reply are closed.
+                                          With ``start`` a service that does not run is started. 25 s for its answer
     delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
                                           policy file's text) within all that this session may. It begins when a process of this session
                                           connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
@@ -145,6 +149,7 @@ Given    {access_token, issued_token_type, token_type, expires_in, scope, author
 A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
+          FAILED: allowed, and without success; {op, resource, error: the D-Bus error's name, "" when there was no answer}
 Times are seconds since the epoch (float); ids are text.
 """
 
@@ -159,6 +164,7 @@ NOT_FOUND = -32001
 CONFLICT = -32002  # already settled
 TOKEN_REFUSED = -32003  # data: {error: the OAuth code, error_description}
 DENIED = -32010  # an act that must not happen; data: Refusal
+FAILED = -32012  # an act that was allowed, and what it was done to fails it; data: Refusal
 BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20
