@@ -78,7 +78,8 @@ A program outside sessions finds here, too, with its tokens bound to its process
 ``agent.sock`` is for programs, told by the kernel's word on the writer of each message. Inside a session they speak for that session,
 whatever they say of themselves; they write with write(2) or send(2), since sendmsg(2) is performed by remit itself and refused here: it
 cannot say for whom. A program outside every session gets a session of its own at its first question: not confined, so what it is told is
-honest bookkeeping, and ended with its process. One connection has one question under way at a time.
+honest bookkeeping, and ended with its process. One connection has one question under way at a time. A session may have 64 connections,
+a process outside 1024, and some places are left to those who have few; who gets none is told BUSY, without an id, and the connection closed.
 
     hello    {agent?, project?, pid?}     Me       (outside only) its name and place; with pid an ancestor's session
     whoami                                Me
@@ -168,3 +169,6 @@ FAILED = -32012  # an act that was allowed, and what it was done to fails it; da
 BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20
+MAX_LINE_OF_AGENTS = (
+    1 << 20
+)  # on agent.sock: each of a thousand connections may hold so much that is no line yet
