@@ -27,6 +27,7 @@ from remit_daemon.runtime.approver import VERSION, Approver
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
+from remit_daemon.runtime.deno import Deno
 from remit_daemon.runtime.lines import refuse
 from remit_daemon.runtime.places import Places
 from remit_daemon.runtime.policies import Policies, policy_dirs
@@ -44,8 +45,9 @@ INSIDE = (512, 64, 256)
 OUTSIDE = (1280, 1024, 192)
 PERSON = (256, 64, 128)
 ENFORCERS = (512, 16, 256)  # a supervisor and a gateway have one each
+DENOS = (256, 16, 64)  # a deno has one
 FILES_WANTED = (
-    2 * (INSIDE[0] + OUTSIDE[0] + PERSON[0] + ENFORCERS[0]) + 1024
+    2 * (INSIDE[0] + OUTSIDE[0] + PERSON[0] + ENFORCERS[0] + DENOS[0]) + 1024
 )  # a connection holds its process, too
 SAY_EVERY = 10.0  # seconds between lines of the log about connections that are too many
 ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
@@ -128,6 +130,10 @@ async def _serve_approver(daemon: Daemon, peer: Peer, channel: Channel) -> None:
 async def _serve_agent(daemon: Daemon, peer: Peer, channel: Channel) -> None:
     await Agent(daemon, peer, channel).serve()
     await channel.linger()
+
+
+async def _serve_deno(daemon: Daemon, peer: Peer, channel: Channel) -> None:
+    await Deno(daemon, peer, channel).serve()
 
 
 class _Servers:
@@ -240,6 +246,7 @@ async def _run(paths: Paths) -> None:
         paths.control: (_serve_control, ENFORCERS),
         paths.agent: (_serve_agent, OUTSIDE),
         paths.approver: (_serve_approver, PERSON),
+        paths.deno: (_serve_deno, DENOS),
     }
     for path, (serve, outside) in sockets.items():
         servers.open(path, serve, outside)

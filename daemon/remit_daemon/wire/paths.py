@@ -33,6 +33,10 @@ class Paths:
         return self.runtime + "/agent.sock"
 
     @property
+    def deno(self) -> str:
+        return self.runtime + "/deno.sock"
+
+    @property
     def spool(self) -> str:
         return self.state + "/spool"
 

@@ -111,6 +111,8 @@ token.keys are as on approver.sock; inside:
                                           Given   narrower, for a sub-agent (RFC 8693)
     token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517, 8414)
 
+``deno.sock`` speaks Deno's own protocol for permission brokers, for programs outside sessions: see ``runtime.deno``.
+
 Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, confined: bool, enforced: [str]}
 Me       {session, agent, project, parent: id|null, confined: bool, assurance, state}; session "" for who has none yet
