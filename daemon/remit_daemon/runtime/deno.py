@@ -194,7 +194,8 @@ class Deno:
         if told.verdict == "allow":
             daemon.asks.done(told.row)
             return Said(True)
-        return Said(False, told.message or f"the policy denies it ({told.rule})")
+        word = "the answer was no" if told.prompt else f"the policy denies it ({told.rule})"
+        return Said(False, told.message or word)
 
     def _some_stricter(self, session: str) -> bool:
         """Tell whether a rule about some program is stricter than the word on all of them."""
