@@ -25,7 +25,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-DENIED = -32010  # the JSON-RPC error code of an act that must not happen
+DENIED, FAILED = (
+    -32010,
+    -32012,
+)  # the JSON-RPC error codes of an act that must not happen, and of one that failed
 MAX_LINE = 64 << 20  # bytes of one answer: a ledger's excerpt is some megabytes
 _MAX_FDS = 4  # descriptors with one answer; remitd sends one
 
@@ -48,8 +51,15 @@ class Denied(RemitError):
         return isinstance(self.data, dict) and self.data.get("verdict") == "ask"
 
 
+class AppError(RemitError):
+    """The call was allowed, and what was called fails it, or does not answer. ``data["error"]`` is the D-Bus error's name."""
+
+
 class NoDaemon(Exception):
     """There is no remitd, or it has gone."""
+
+
+_ERRORS: dict[int, type[RemitError]] = {DENIED: Denied, FAILED: AppError}
 
 
 class Told(NamedTuple):
@@ -166,6 +176,20 @@ class Remit:
         params = _with_wait({"host": host, "port": port, "purpose": purpose}, wait)
         return socket.socket(fileno=self._one_fd("connect", params))
 
+    def call_app(
+        self, name: str, path: str, interface: str, member: str, signature: str = "", args: Sequence[Any] = (), *,
+        start: bool = False, purpose: str = "", wait: int | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """Return what a method of the program ``name`` on the session bus returns, as JSON has it.
+
+        ``args`` fit the D-Bus ``signature``; a variant is ``{"signature": …, "value": …}``. Raises Denied, AppError, RemitError, NoDaemon.
+        """
+        params = {
+            "name": name, "path": path, "interface": interface, "member": member, "signature": signature, "args": list(args),
+            "start": start, "purpose": purpose,
+        }  # fmt: skip
+        return list(self.call("call", _with_wait(params, wait))["args"])
+
     def denials(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return what was refused to this session, the oldest first."""
         return list(self.call("denials", {"limit": limit}))
@@ -205,7 +229,7 @@ class Remit:
                 continue
             error = answer.get("error")
             if error is not None:
-                kind = Denied if error["code"] == DENIED else RemitError
+                kind = _ERRORS.get(error["code"], RemitError)
                 raise kind(int(error["code"]), str(error["message"]), error.get("data"))
             if answer.get("id") == self._ident:
                 return answer.get("result")

@@ -210,6 +210,7 @@ def main() -> int:
         ("D-Bus", "bench_dbus"),
         ("gateway", "bench_gateway"),
         ("tokens", "bench_tokens"),
+        ("api", "bench_api"),
     ):
         if chosen(name):
             guarded(table, name, lambda module=module: extra_rows(table, module))  # type: ignore[misc]

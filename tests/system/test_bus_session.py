@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from system.buses import until
+from remit_daemon.gateway.dbus import wire
+from remit_daemon.wire.rpc import DENIED, FAILED
+from system.buses import Client, Service, until
 from system.harness import Arena
 
 pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="there is no dbus-daemon")
@@ -108,6 +110,60 @@ def test_a_person_and_an_agent_at_once(world: World) -> None:
     played = world.played()
     assert (played.count("Playing"), played.count("Paused")) == (20, 20)
     assert [p for p in played if p.startswith("Open")] == ["Open file:///etc/passwd"]  # the person's
+
+
+_ROUND = """
+import json, sys
+sys.path.insert(0, {code!r})
+from remit_client import Remit, RemitError
+found = []
+with Remit() as remit:
+    for name, path, member in {calls!r}:
+        face, _, method = member.rpartition(".")
+        try:
+            remit.call_app(name, path, face, method, wait=0)
+            found.append("done")
+        except RemitError as e:
+            found.append(str(e.code))
+print(json.dumps(found))
+"""
+
+
+def test_a_call_by_remitd_is_no_way_round_the_filter(world: World) -> None:
+    names = (
+        "org.freedesktop.systemd1",
+        "org.gtk.vfs.Daemon",
+        "org.gnome.Shell",
+        "org.freedesktop.secrets",
+    )
+    services = [Service(world.address, name) for name in names]
+    bus, remit = "org.freedesktop.DBus", "dev.remit.Broker1"
+    with Client(world.address) as client:
+        (ours,) = wire.leading(client.bus("GetNameOwner", remit))
+    calls = [(NAME, PATH, FACE + ".Pause")]
+    calls += [(dest, "/x", s + ".Run") for s, p in zip(names, services, strict=True) for dest in (s, p.me)]
+    calls += [(NAME, PATH, FACE + ".OpenUri"), (bus, "/org/freedesktop/DBus", bus + ".RequestName")]
+    calls += [(dest, "/dev/remit/Broker1", remit + ".WhoAmI") for dest in (remit, ours)]
+    before = world.played().count("Paused")
+    try:
+        code = _ROUND.format(code=world.arena.code, calls=calls)
+        status, out, err = world.agent(sys.executable, "-c", code)
+        assert status == 0, err
+        first, *others = json.loads(out)
+        assert first == "done"
+        assert set(others) <= {str(DENIED), str(FAILED)}, list(zip(calls[1:], others, strict=True))
+        assert [s.members() for s in services] == [[]] * len(services)
+        assert world.played().count("Paused") == before + 1
+    finally:
+        for service in services:
+            service.close()
+    _, out, _ = world.arena.communicate(
+        world.arena.remit("log", "--json", "--op", "call", "--agent", "toy")
+    )
+    rows = json.loads(out)[-len(calls) :]
+    assert [r["verdict"] for r in rows if r["path"].startswith("org.freedesktop.secrets")] == ["ask"] * 2
+    assert sum(r["verdict"] == "deny" for r in rows) == len(calls) - 3
+    assert all(r["actor"] == "agent" for r in rows)
 
 
 def test_the_agent_hears_the_player(world: World) -> None:

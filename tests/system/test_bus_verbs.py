@@ -17,9 +17,16 @@ from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from fakes.machine import Machine
-from system.buses import Client, RealBus, Refusal, until
-from unit.runtime.test_verbs import POLICY
+from system.buses import Client, RealBus, Refusal, Service, until
+from unit.runtime.test_verbs import POLICY as VERBS_POLICY
 
+POLICY = (
+    VERBS_POLICY
+    + """
+[role.tool.dbus."org.test.*"]
+call = { allow = ["*"] }
+"""
+)
 NAME, PATH, VERBS = "dev.remit.Broker1", "/dev/remit/Broker1", "dev.remit.Broker1"
 CALLS = 400  # with four descriptors each; a leak of one of a hundred shows
 
@@ -164,6 +171,38 @@ def test_refusals_have_words(
         assert no.value.text
 
     world.run(talk)
+
+
+def test_a_program_is_called_over_the_bus(world: World) -> None:
+    service = Service(world.bus.address, "org.test.App")
+
+    async def talk(bus: MessageBus) -> None:
+        address = ["org.test.App", "/x", "org.test.Face", "Do"]
+        reply = await call(bus, "Call", "ssssssa{sv}", [*address, "s", '["one"]', {}])
+        assert (reply.signature, reply.body) == ("ssu", ["s", '["org.test.Face.Do"]', 0])
+        for args, options, error in (
+            ("{}", {}, "InvalidArgs"),
+            ("[1]", {}, "InvalidArgs"),
+            ("[", {}, "InvalidArgs"),
+            ('["x"]', {"fly": Variant("b", True)}, "InvalidArgs"),
+        ):
+            with pytest.raises(Refusal) as no:
+                await call(bus, "Call", "ssssssa{sv}", [*address, "s", args, options])
+            assert error in no.value.name
+        for name, error in (
+            ("org.freedesktop.DBus", "Error.Denied"),
+            (NAME, "Error.Denied"),
+            ("org.test.None", "Error.App"),
+        ):
+            with pytest.raises(Refusal) as no:
+                await call(bus, "Call", "ssssssa{sv}", [name, "/x", "org.test.Face", "Do", "", "", {}])
+            assert error in no.value.name
+
+    try:
+        world.run(talk)
+        assert service.members() == ["org.test.Face.Do"]
+    finally:
+        service.close()
 
 
 def test_it_says_what_it_has(world: World) -> None:

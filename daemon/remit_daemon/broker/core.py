@@ -199,6 +199,12 @@ class Broker:
             raise Refused(INVALID_PARAMS, f"{', '.join(ops)}: no such resource; write it {example}")
         return self.judge.decision(self.state, session, ops, path, argv)
 
+    def engines(self, session: str) -> list[Decider]:
+        """Return what decides for ``session``, its own first, then those above. Raises Refused for one that is not running."""
+        if not self.state.session(session).live or session not in self.state.bases:
+            raise Refused(CONFLICT, f"session {session} is not running")
+        return self.judge.engines(self.state, session)
+
     def preview(self, answer: ev.Answer) -> dict[str, Any]:
         """Return the rule that ``answer`` would store, and its scope. Raises Refused for what does not fit the question."""
         return answering.preview(self.state, self.judge, answer, self._home)

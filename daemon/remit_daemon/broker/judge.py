@@ -109,6 +109,10 @@ class Judge:
         assert found is not None
         return found
 
+    def engines(self, state: State, session: str) -> list[Decider]:
+        """Return the deciders of ``session``, grants included, and of each session above it."""
+        return [self._deciders(state, one)[0] for one in state.chain(session)]
+
     def admins_only(
         self, state: State, session: str, ops: Sequence[str], path: str, path2: str, argv: Sequence[str]
     ) -> bool:

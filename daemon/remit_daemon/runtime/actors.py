@@ -41,6 +41,14 @@ def may_speak(daemon: Daemon, pid: int, session: Session) -> bool:
     return any(at in daemon.gateway_of for at in ancestors(pid))
 
 
+def as_actor(session: Session) -> dict[str, str]:
+    """Return the actor that ``session`` is."""
+    return {
+        "actor": "agent", "agent": session.agent, "session": session.id, "assurance": session.assurance,
+        "note": "" if session.confined else UNCONFINED,
+    }  # fmt: skip
+
+
 async def describe(daemon: Daemon, pid: int) -> dict[str, str]:
     """Return who acts in process ``pid``: actor, agent, session, assurance and note, texts. Raises ProcessLookupError when it is gone.
 
@@ -51,10 +59,7 @@ async def describe(daemon: Daemon, pid: int) -> dict[str, str]:
     found = {"actor": "human", "agent": "", "session": "", "assurance": "", "note": ""}
     session = session_of(daemon, pid)
     if session is not None:
-        return found | {
-            "actor": "agent", "agent": session.agent, "session": session.id, "assurance": session.assurance,
-            "note": "" if session.confined else UNCONFINED,
-        }  # fmt: skip
+        return as_actor(session)
     one = daemon.registry.adopted_above(pid)
     if one is None:
         return found

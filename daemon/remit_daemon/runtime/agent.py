@@ -16,6 +16,7 @@ from remit_daemon.runtime.approver import agent_methods
 from remit_daemon.runtime.asks import Caller
 from remit_daemon.runtime.clients import described
 from remit_daemon.runtime.lines import ByCaller, Lines, Method, Params, WithFds, refuse, want
+from remit_daemon.wire.rpc import MAX_LINE_OF_AGENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,7 +46,9 @@ class Agent:
             methods: dict[str, Method] = {
                 **agent_methods(d, self._session.id), **self._verbs(self._inside)
             }  # fmt: skip
-            await Lines(self._channel, methods, self._admit_inside, d.lanes.agents).serve()
+            await Lines(
+                self._channel, methods, self._admit_inside, d.lanes.agents, MAX_LINE_OF_AGENTS
+            ).serve()
         elif inside_session(self._peer.pid, d.supervisors()):
             refuse(
                 self._channel, "this program is inside a session that remitd does not know; it may be over"
@@ -56,7 +59,9 @@ class Agent:
                 **self._tokens(),
                 **self._verbs(self._outside),
             }
-            await Lines(self._channel, methods, self._admit_outside, d.lanes.agents).serve()
+            await Lines(
+                self._channel, methods, self._admit_outside, d.lanes.agents, MAX_LINE_OF_AGENTS
+            ).serve()
 
     def _admit_inside(self, writer: Peer) -> None:
         """Raise PeerError unless ``writer`` is a process of the session itself: not of a sub-session, nor of the one above, and not of one that ended.
@@ -142,6 +147,7 @@ class Agent:
             "intend": told(v.intend),
             "open": handed(v.open),
             "connect": handed(v.connect),
+            "call": told(v.call),
         }
 
     async def _known(self, writer: Peer) -> Caller | None:

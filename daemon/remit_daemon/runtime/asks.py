@@ -206,6 +206,13 @@ class Asks:
             caller, session, ops, path, "deny", "refused", "built-in: the verbs of remitd", why, ()
         )
 
+    def unasked(self, caller: Caller, ops: tuple[str, ...], path: str, why: str) -> Told:
+        """Record the beginning of an act that a built-in rule allows; to be closed by ``done``. Raises Refused, LedgerError."""
+        session = self._running(caller.session)
+        rule = "built-in: the verbs of remitd"
+        row = self._record(caller, session, ops, path, "allow", "pending", rule, why, ())
+        return Told("allow", rule, row=row)
+
     def _record(
         self, caller: Caller, session: Session, ops: tuple[str, ...], path: str, verdict: str, outcome: str,
         rule: str, note: str, argv: tuple[str, ...],

@@ -29,9 +29,10 @@ from dbus_next.message import Message
 from dbus_next.signature import SignatureTree, Variant
 
 from remit_daemon.broker.core import Refused
+from remit_daemon.gateway.dbus.values import types
 from remit_daemon.peers.process import PeerError, alive, identify, inside_session
 from remit_daemon.runtime import whose
-from remit_daemon.runtime.actors import describe, may_speak, session_of
+from remit_daemon.runtime.actors import as_actor, describe, may_speak, session_of
 from remit_daemon.runtime.asks import Caller
 from remit_daemon.runtime.busverbs import (
     METHODS,
@@ -41,7 +42,6 @@ from remit_daemon.runtime.busverbs import (
     BusError,
     answer,
     introspection,
-    single,
 )
 from remit_daemon.runtime.clients import described
 from remit_daemon.wire.escape import escape
@@ -105,6 +105,11 @@ class BusService:
         self._came: dict[int, list[int]] = {}  # serial of a call of ours → the descriptors of its answer
         self._callers: dict[str, _Held] = {}
         self._shower = ""  # the connection that shows notifications
+
+    @property
+    def me(self) -> str:
+        """The unique name of our connection, "" while there is none."""
+        return (self._bus.unique_name or "") if self._bus is not None else ""
 
     async def run(self) -> None:
         """Keep the name for ever, whenever there is a bus."""
@@ -245,7 +250,7 @@ class BusService:
                 body: list[Any] = [await self._described(message)]
             else:
                 plain, fds = await self._verb(message, interface)
-                body = [_typed(value, kind) for value, kind in zip(plain, single(given), strict=True)]
+                body = [_typed(value, kind) for value, kind in zip(plain, types(given), strict=True)]
             reply = Message.new_method_return(message, given, body, fds)
         except Failed as e:
             reply = Message.new_error(message, e.kind, str(e))
@@ -290,6 +295,8 @@ class BusService:
         while len(self._callers) > MAX_CALLERS:
             self._callers.pop(next(iter(self._callers))).close()
         daemon, pid = self._daemon, held.pid
+        if pid == os.getpid():
+            raise Failed(_E + "AccessDenied", "remitd asks itself nothing")
         session = session_of(daemon, pid)
         if session is None or not session.confined:
             if inside_session(pid, daemon.supervisors()):
@@ -361,8 +368,11 @@ class BusService:
         """Return who owns the bus name ``name``. Raises Failed.
 
         The process is held while it is looked at, and the bus is asked again afterwards: a number that went to another
-        process meanwhile, or a name that went to another owner, is no answer.
+        process meanwhile, or a name that went to another owner, is no answer. A connection on which remitd calls for somebody is theirs.
         """
+        called_for = self._daemon.broker.state.sessions.get(self._daemon.verbs.calling.session_of(name))
+        if called_for is not None:
+            return _packed(as_actor(called_for))
         pid = await self._pid(name)
         try:
             pidfd = os.pidfd_open(pid)

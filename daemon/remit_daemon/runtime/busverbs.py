@@ -8,6 +8,8 @@
         Intend(s purpose, as resources)
         Open(s path, s mode, a{sv} options) -> (s path, h)
         Connect(s host, q port, a{sv} options) -> (s address, h)
+        Call(s name, s path, s interface, s member, s signature, s args, a{sv} options) -> (s signature, s args, u descriptors)
+                                                          args are a JSON list; start b, purpose s, wait u
         Denials(u limit) -> aa{sv}
     /dev/remit/Broker1   dev.remit.Broker1.Token
         Call(s method, s params) -> s result              agent.sock's token methods ("introspect", "metadata" …), JSON both ways
@@ -21,6 +23,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remit_daemon.broker.core import Refused
+from remit_daemon.gateway.dbus.values import types
 from remit_daemon.ledger.store import LedgerError
 from remit_daemon.runtime.lines import ByCaller, Problem
 from remit_daemon.runtime.store import StoreError
@@ -28,6 +31,7 @@ from remit_daemon.wire.rpc import (
     BUSY,
     CONFLICT,
     DENIED,
+    FAILED,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     NOT_FOUND,
@@ -38,10 +42,9 @@ from remit_daemon.wire.rpc import (
 if TYPE_CHECKING:
     from remit_daemon.runtime.asks import Caller
     from remit_daemon.runtime.daemon import Daemon
-    from remit_daemon.runtime.lines import Params
 
 VERBS, TOKEN = "dev.remit.Broker1", "dev.remit.Broker1.Token"
-MAX_JSON = 1 << 18  # characters of a token method's parameters
+MAX_JSON = 1 << 18  # characters of what is given as JSON
 
 # interface, member → signature in, signature out
 METHODS = {
@@ -52,11 +55,15 @@ METHODS = {
     (VERBS, "Intend"): ("sas", ""),
     (VERBS, "Open"): ("ssa{sv}", "sh"),
     (VERBS, "Connect"): ("sqa{sv}", "sh"),
+    (VERBS, "Call"): ("ssssssa{sv}", "ssu"),
     (VERBS, "Denials"): ("u", "aa{sv}"),
     (TOKEN, "Call"): ("ss", "s"),
 }
+_CALLED = ("name", "path", "interface", "member", "signature")
+_KINDS: dict[type, str] = {dict: "object", list: "list"}
 _ERRORS = {
     DENIED: "dev.remit.Error.Denied",
+    FAILED: "dev.remit.Error.App",
     TOKEN_REFUSED: "dev.remit.Error.Token",
     CONFLICT: "dev.remit.Error.Conflict",
     NOT_FOUND: "dev.remit.Error.NotFound",
@@ -118,6 +125,10 @@ async def _answer(daemon: Daemon, caller: Caller, interface: str, member: str, b
         case "Connect":
             found, fd = await verbs.connect(caller, {"host": body[0], "port": body[1], **body[2]})
             return Answer([found["address"], 0], [fd])
+        case "Call":
+            named = dict(zip(_CALLED, body[:5], strict=True))
+            reply = await verbs.call(caller, {**named, "args": _json(body[5] or "[]", list), **body[6]})
+            return Answer([reply["signature"], _text(reply["args"]), reply["descriptors"]], [])
         case "Denials":
             return Answer([await verbs.denials(caller, {"limit": body[0]})], [])
     raise BusError("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")
@@ -136,21 +147,25 @@ async def _token(daemon: Daemon, caller: Caller, method: str, text: str) -> str:
     found = methods.get(name)
     if found is None:
         raise Problem(METHOD_NOT_FOUND, f"no method {name!r} here")
-    params = _json(text)
+    params = _json(text or "{}", dict)
     assert not isinstance(found, ByCaller)
     result = found(params)
     if hasattr(result, "__await__"):
         result = await result
-    return json.dumps(result, separators=(",", ":"))
+    return _text(result)
 
 
-def _json(text: str) -> Params:
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _json(text: str, kind: type) -> Any:
     try:
-        found = json.loads(text or "{}") if len(text) <= MAX_JSON else None
+        found = json.loads(text) if len(text) <= MAX_JSON else None
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
-        raise Problem(INVALID_PARAMS, "params is a JSON object")
+    if type(found) is not kind:
+        raise Problem(INVALID_PARAMS, f"that is no JSON {_KINDS[kind]} of at most {MAX_JSON} characters")
     return found
 
 
@@ -161,20 +176,8 @@ def introspection() -> str:
         out.append(f'  <interface name="{interface}">')
         for (where, member), (taken, given) in METHODS.items():
             if where == interface:
-                args = [f'<arg type="{t}" direction="in"/>' for t in single(taken)]
-                args += [f'<arg type="{t}" direction="out"/>' for t in single(given)]
+                args = [f'<arg type="{t}" direction="in"/>' for t in types(taken)]
+                args += [f'<arg type="{t}" direction="out"/>' for t in types(given)]
                 out.append(f'    <method name="{member}">{"".join(args)}</method>')
         out.append("  </interface>")
     return "\n".join(out)
-
-
-def single(signature: str) -> list[str]:
-    """Return the complete types of ``signature``, of the kinds that METHODS has: basic ones, and arrays of them or of a{sv}."""
-    out, at = [], 0
-    while at < len(signature):
-        start = at
-        while signature[at] == "a":
-            at += 1
-        at = signature.index("}", at) + 1 if signature[at] == "{" else at + 1
-        out.append(signature[start:at])
-    return out

@@ -4,7 +4,7 @@ What an agent causes (a frame of its enforcement points, a call of agent.sock, a
 lane: turns are taken one after another in the order of arrival, and the loop looks at the person's sockets between any two. While a
 person is active the agents' lane pays for its turns with rest, beyond a burst, so that a flood finds the loop idle most of the time.
 What waits stays where it is: in the kernel's socket buffers and in journals, never in a queue of ours; the lane's own queue is of
-connections, of which each socket has at most MAX_PEERS.
+connections, of which each socket has so many places (``runtime.places``).
 """
 
 from __future__ import annotations

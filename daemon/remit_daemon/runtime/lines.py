@@ -87,13 +87,19 @@ class Lines:
     """One connection: reads requests from those whom ``admit`` lets, calls ``methods``, writes answers and notifications."""
 
     def __init__(
-        self, channel: Channel, methods: Mapping[str, Method], admit: Admit, lane: Lane = nullcontext
+        self,
+        channel: Channel,
+        methods: Mapping[str, Method],
+        admit: Admit,
+        lane: Lane = nullcontext,
+        longest: int = MAX_LINE,
     ) -> None:
-        """``lane`` is what each request is taken in; a method that is a coroutine is awaited outside it, and takes turns of its own."""
+        """``longest`` is how many bytes of a line are kept for its rest. ``lane`` is what each request is taken in; a method that is a coroutine is awaited outside it, and takes turns of its own."""
         self._channel = channel
         self._methods = methods
         self._admit = admit
         self._lane = lane
+        self._longest = longest
 
     async def serve(self) -> None:
         """Serve requests until the peer closes, ends, talks nonsense or is joined by one who may not."""
@@ -117,8 +123,8 @@ class Lines:
                     await self._channel.drain()
                 rest += last
                 began = caller if rest else None
-                if len(rest) > MAX_LINE:
-                    self._error(None, PARSE_ERROR, f"a line is longer than {MAX_LINE} bytes")
+                if len(rest) > self._longest:
+                    self._error(None, PARSE_ERROR, f"a line is longer than {self._longest} bytes")
                     return
             if began is not None:
                 await self._line(bytes(rest), began)

@@ -16,6 +16,7 @@ import fcntl
 import os
 import stat
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from remit_daemon.broker.core import Refused
@@ -63,7 +64,10 @@ class Files:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._busy: dict[str, int] = {}
+        self._busy: Counter[str] = Counter()
+        self._queue: dict[
+            asyncio.Future[None], str
+        ] = {}  # who waits for a thread, each on a connection of its own
 
     async def real(self, session: str, path: str) -> str:
         """Return the real path that ``path`` leads to, of what is not there that of its nearest directory and the rest.
@@ -152,19 +156,47 @@ class Files:
                 {"op": ops[-1], "resource": held.path, "rule": "built-in: open"},
             )
 
+    async def _turn(self, session: str) -> None:
+        """Wait for a thread, which is then counted. Raises Refused when none gets free in time."""
+        if self._room(session):
+            self._busy[session] += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue[turn] = session
+        try:
+            async with asyncio.timeout(WITHIN):
+                await turn
+        except BaseException as e:
+            if turn.done() and not turn.cancelled():
+                self._leave(session)  # it came as we gave up
+            if isinstance(e, TimeoutError):
+                raise Refused(BUSY, "too many files are being opened; try again in a moment") from None
+            raise
+        finally:
+            self._queue.pop(turn, None)
+
+    def _room(self, session: str) -> bool:
+        return self._busy.total() < MAX_BESIDE and self._busy[session] < MAX_BESIDE_EACH
+
+    def _leave(self, session: str) -> None:
+        """Count a thread no more, and give the turn to whoever has waited longest and may have it."""
+        self._busy[session] -= 1
+        if not self._busy[session]:
+            del self._busy[session]
+        for turn, whose in self._queue.items():
+            if not turn.done() and self._room(whose):
+                self._busy[whose] += 1
+                turn.set_result(None)
+                return
+
     async def _beside(self, session: str, work: Callable[[], T], drop: Callable[[T], None]) -> T:
         """Return what ``work`` returns, done in a thread; what comes after WITHIN is given to ``drop``. Raises OSError, Refused."""
-        busy = self._busy
-        if sum(busy.values()) >= MAX_BESIDE or busy.get(session, 0) >= MAX_BESIDE_EACH:
-            raise Refused(BUSY, "too many files are being opened; try again in a moment")
+        await self._turn(session)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        busy[session] = busy.get(session, 0) + 1
 
         def take(result: T | None, error: OSError | None) -> None:
-            busy[session] -= 1
-            if not busy[session]:
-                del busy[session]
+            self._leave(session)
             if done.done():
                 if error is None:
                     drop(result)  # type: ignore[arg-type]

@@ -100,7 +100,7 @@ def guard_rules(paths: Paths) -> list[Rule]:
         close(escape(_real(place)) + "/**", FILE_OPS)
     runtime = _real(paths.runtime)
     close(escape(runtime) + "/**", FILE_OPS)
-    for name in ("control", "approver", "oauth"):
+    for name in ("control", "approver", "oauth", "deno"):
         close(escape(f"{runtime}/{name}.sock"), ("connect",))
     for place in sorted(code_places()):
         close(escape(place) + "/**", _WRITING)

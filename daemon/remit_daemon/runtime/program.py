@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
@@ -27,23 +28,43 @@ from remit_daemon.runtime.approver import VERSION, Approver
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
+from remit_daemon.runtime.deno import Deno
 from remit_daemon.runtime.lines import refuse
 from remit_daemon.runtime.oauth.endpoints import Endpoints
 from remit_daemon.runtime.oauth.server import Server
 from remit_daemon.runtime.oauth.settings import SettingsFile
+from remit_daemon.runtime.places import Places
 from remit_daemon.runtime.policies import Policies, policy_dirs
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.wire.paths import Paths, PathsError, find, make_private
+from remit_daemon.wire.rpc import BUSY
 
 log = logging.getLogger("remitd")
 
-BACKLOG = 64
-MAX_PEERS = 64  # connections of one socket at a time
-MAX_PEERS_EACH = 16  # of those, one process's; a session's are all made by its supervisor
+BACKLOG = 1024  # connections that wait to be accepted: a thousand programs may come at once
+# Connections at once: of all, of one session or process outside, and kept for those with few. A session is hostile, so it gets no more
+# than an ordinary one needs; a program outside may well be many clients in one process. Sessions and others do not share places, and
+# the person's socket has its own, of which no process gets the most.
+INSIDE = (512, 64, 256)
+OUTSIDE = (1280, 1024, 192)
+PERSON = (256, 64, 128)
+ENFORCERS = (512, 16, 256)  # a supervisor and a gateway have one each
+DENOS = (256, 16, 64)  # a deno has one
+OAUTH = (256, 32, 64)  # a client keeps one or two
+FILES_WANTED = (
+    2 * (INSIDE[0] + OUTSIDE[0] + PERSON[0] + ENFORCERS[0] + DENOS[0] + OAUTH[0]) + 1024
+)  # a connection holds its process, too
+SAY_EVERY = 10.0  # seconds between lines of the log about connections that are too many
 ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
 USAGE = "usage: remitd\n\nRuns the daemon in the foreground until SIGTERM or SIGINT. It takes no options.\n"
 
 Handler = Callable[[Daemon, Peer, Channel], Awaitable[None]]
+Rooms = tuple[Places, Places]  # for connections from inside sessions, and from outside
+
+
+_FULL = json.dumps(
+    {"jsonrpc": "2.0", "id": None, "error": {"code": BUSY, "message": "too many connections; close some, or try again"}}
+).encode() + b"\n"  # fmt: skip
 
 
 class CannotRun(Exception):
@@ -62,6 +83,20 @@ def take_lock(path: str) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     return fd
+
+
+def _more_files() -> None:
+    """Let this process have the descriptors that so many connections take, as far as the machine allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if most > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < FILES_WANTED:
+        log.warning(
+            "%d descriptors are all that there may be, and %d are wanted: fewer connections fit",
+            most,
+            FILES_WANTED,
+        )
 
 
 def _listen(path: str) -> socket.socket:
@@ -102,6 +137,10 @@ async def _serve_agent(daemon: Daemon, peer: Peer, channel: Channel) -> None:
     await channel.linger()
 
 
+async def _serve_deno(daemon: Daemon, peer: Peer, channel: Channel) -> None:
+    await Deno(daemon, peer, channel).serve()
+
+
 class _Servers:
     """The listening sockets and their connections."""
 
@@ -110,22 +149,21 @@ class _Servers:
         self._listeners: list[socket.socket] = []
         self._channels: set[Channel] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said = -SAY_EVERY  # when it was logged that somebody was turned away
 
-    def open(self, path: str, serve: Handler) -> None:
-        """Serve the connections to ``path``. Raises CannotRun."""
+    def open(self, path: str, serve: Handler, outside: tuple[int, int, int]) -> None:
+        """Serve the connections to ``path``, of which so many may be from outside sessions. Raises CannotRun."""
         sock = _listen(path)
         self._listeners.append(sock)
-        self._spawn(self._accept(path, sock, serve))
+        self._spawn(self._accept(path, sock, serve, (Places(*INSIDE), Places(*outside))))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _accept(self, path: str, listener: socket.socket, serve: Handler) -> None:
+    async def _accept(self, path: str, listener: socket.socket, serve: Handler, rooms: Rooms) -> None:
         loop = asyncio.get_running_loop()
-        places = asyncio.BoundedSemaphore(MAX_PEERS)
-        held: Counter[str] = Counter()  # whose they are
         while True:
             try:
                 sock, _ = await loop.sock_accept(listener)
@@ -133,28 +171,42 @@ class _Servers:
                 log.error("%s: cannot accept: %s", path, e.strerror or e)
                 await asyncio.sleep(ACCEPT_AGAIN)
                 continue
-            if places.locked():
-                log.warning("%s: more than %d connections", path, MAX_PEERS)
-                sock.close()
-            else:
-                await places.acquire()
-                self._spawn(self._handle(sock, serve, places, held))
-            await asyncio.sleep(0)  # who connects all the time leaves the others their turn
-
-    async def _handle(
-        self, sock: socket.socket, serve: Handler, places: asyncio.Semaphore, held: Counter[str]
-    ) -> None:
-        try:
             try:
                 peer = peer_of(sock)
-            except PeerError as e:
-                log.warning("refused: %s", e)
-                return
-            if held[peer.identity] >= MAX_PEERS_EACH:
-                log.warning("refused: process %d has %d connections already", peer.pid, MAX_PEERS_EACH)
-                peer.close()
-                return
-            held[peer.identity] += 1
+            except (PeerError, OSError) as e:
+                log.warning("%s: refused: %s", path, e)
+                sock.close()
+            else:
+                holder, places = self._holder(sock, peer, rooms)
+                if places.take(holder):
+                    self._spawn(self._handle(sock, peer, serve, holder, places))
+                else:
+                    self._turn_away(path, sock, peer)
+            await asyncio.sleep(0)  # who connects all the time leaves the others their turn
+
+    def _holder(self, sock: socket.socket, peer: Peer, rooms: Rooms) -> tuple[str, Places]:
+        """Return whose a connection is, the session with all that it delegated to or the process, and where its place is."""
+        session = self._daemon.by_peer(peer.pid, sock.getpeername())
+        if session is not None and session.confined:
+            return self._daemon.root(session.id), rooms[0]
+        return peer.identity, rooms[1]
+
+    def _turn_away(self, path: str, sock: socket.socket, peer: Peer) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._said + SAY_EVERY:
+            self._said = now
+            log.warning("%s: process %d has as many connections as it may, or all have", path, peer.pid)
+        try:
+            sock.send(_FULL)
+        except OSError:
+            pass  # it has gone, or does not read
+        sock.close()
+        peer.close()
+
+    async def _handle(
+        self, sock: socket.socket, peer: Peer, serve: Handler, holder: str, places: Places
+    ) -> None:
+        try:
             channel = Channel(sock, peer)
             self._channels.add(channel)
             try:
@@ -164,15 +216,12 @@ class _Servers:
             except Exception:
                 log.exception("internal error")
             finally:
-                held[peer.identity] -= 1
-                if not held[peer.identity]:
-                    del held[peer.identity]
                 self._channels.discard(channel)
                 channel.close()
-                peer.close()
         finally:
+            peer.close()
             sock.close()
-            places.release()
+            places.leave(holder)
 
     async def close(self) -> None:
         """Listen no more and end every connection."""
@@ -220,11 +269,15 @@ async def _run(paths: Paths) -> None:
         await oauth.unix(issuer, peer, channel)
         await channel.linger()
 
-    sockets: dict[str, Handler] = {
-        paths.control: _serve_control, paths.agent: _serve_agent, paths.approver: _serve_approver, paths.oauth: serve_oauth,
-    }  # fmt: skip
-    for path, serve in sockets.items():
-        servers.open(path, serve)
+    sockets: dict[str, tuple[Handler, tuple[int, int, int]]] = {
+        paths.control: (_serve_control, ENFORCERS),
+        paths.agent: (_serve_agent, OUTSIDE),
+        paths.approver: (_serve_approver, PERSON),
+        paths.deno: (_serve_deno, DENOS),
+        paths.oauth: (serve_oauth, OAUTH),
+    }
+    for path, (serve, outside) in sockets.items():
+        servers.open(path, serve, outside)
     log.info("remitd %s, process %d, listens in %s", VERSION, os.getpid(), paths.runtime)
     if daemon.senders != senders.PIDFD:
         log.warning(
@@ -259,6 +312,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if known else 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     paths = find()
+    _more_files()
     try:
         for place in (paths.state, paths.runtime, paths.spool):
             make_private(place)

@@ -3,7 +3,7 @@
     check    what would be said now; nobody is asked and nothing recorded
     request  may I? asked if need be, before the act; an answer for once is kept for the act, which asks as ever
     intend   what I am about to do, and why: the purpose that the next questions show
-    open     a file, connect to a host: the effect itself, done by remitd and handed over
+    open     a file; connect to a host; call a program on the bus: the effect itself, done by remitd and handed over
     whoami, denials
 
 Inside a session these decide by the session's own policy and give nothing that the session could not have by itself. Outside, they are
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from remit_daemon.broker import events as ev
 from remit_daemon.broker.asking import MAX_PURPOSE
+from remit_daemon.runtime.calling import Calling
 from remit_daemon.runtime.dialling import Dialling
 from remit_daemon.runtime.explained import explained
 from remit_daemon.runtime.lines import Params, Problem, want
@@ -42,6 +43,7 @@ class Verbs:
         self._daemon = daemon
         self.files = Files(daemon)
         self.dialling = Dialling(daemon)
+        self.calling = Calling(daemon)
 
     async def check(self, caller: Caller, params: Params) -> Params:
         """Return the decision of now: {verdict, rule, op, resource}."""
@@ -92,6 +94,17 @@ class Verbs:
             caller, p["host"], p["port"], _purpose(p["purpose"]), _wait(p["wait"])
         )
         return {"resource": resource, "address": address}, fd
+
+    async def call(self, caller: Caller, params: Params) -> Params:
+        """Return {signature, args, descriptors, sender} of the reply."""
+        p = want(
+            params, name=str, path=str, interface=str, member=str, signature=(str, ""), args=(list, []), start=(bool, False),
+            purpose=(str, ""), wait=(int, None),
+        )  # fmt: skip
+        return await self.calling.call(
+            caller, p["name"], p["path"], p["interface"], p["member"], p["signature"], p["args"], p["start"],
+            _purpose(p["purpose"]), _wait(p["wait"]),
+        )  # fmt: skip
 
     def whoami(self, caller: Caller | None) -> Params:
         """Return {session, agent, project, parent, confined, assurance, state}; an empty session for who has none."""

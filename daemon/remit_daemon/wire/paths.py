@@ -37,6 +37,10 @@ class Paths:
         return self.runtime + "/oauth.sock"
 
     @property
+    def deno(self) -> str:
+        return self.runtime + "/deno.sock"
+
+    @property
     def spool(self) -> str:
         return self.state + "/spool"
 

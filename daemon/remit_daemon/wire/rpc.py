@@ -78,7 +78,8 @@ A program outside sessions finds here, too, with its tokens bound to its process
 ``agent.sock`` is for programs, told by the kernel's word on the writer of each message. Inside a session they speak for that session,
 whatever they say of themselves; they write with write(2) or send(2), since sendmsg(2) is performed by remit itself and refused here: it
 cannot say for whom. A program outside every session gets a session of its own at its first question: not confined, so what it is told is
-honest bookkeeping, and ended with its process. One connection has one question under way at a time.
+honest bookkeeping, and ended with its process. One connection has one question under way at a time. A session may have 64 connections,
+a process outside 1024, and some places are left to those who have few; who gets none is told BUSY, without an id, and the connection closed.
 
     hello    {agent?, project?, pid?}     Me       (outside only) its name and place; with pid an ancestor's session
     whoami                                Me
@@ -91,6 +92,10 @@ honest bookkeeping, and ended with its process. One connection has one question 
     open     {path, mode?: read|write|readwrite|create, purpose?, wait?}
                                           {path, mode} and a descriptor of the regular file, real path
     connect  {host, port, purpose?, wait?} {resource, address} and a connected socket; outside sessions only
+    call     {name, path, interface, member, signature?, args?: [value], start?: bool, purpose?, wait?}
+                                          {signature, args, descriptors: int, sender}   a method of a program on the session bus, called by
+                                          remitd for the caller; values as in ``gateway.dbus.values``, the descriptors of a reply are closed.
+                                          With ``start`` a service that does not run is started. 25 s for its answer
     delegate {argv, agent?, policy?: text}   {session, agent, ticket, env}   a sub-session, narrower: the policy of that name and ``policy`` (a
                                           policy file's text) within all that this session may. It begins when a process of this session
                                           connects a Unix socket to the abstract name "\\0remit-claim-" + ticket, within 30 s: that process
@@ -107,6 +112,8 @@ token.keys are as on approver.sock; inside:
     token.exchange {subject_token, agent, scope?, authorization_details?, subject_token_type?, requested_token_type?, audience?}
                                           Given   narrower, for a sub-agent (RFC 8693)
     token.introspect, token.revoke {token, token_type_hint?}, token.keys, token.metadata (RFC 7662, 7009, 7517)
+
+``deno.sock`` speaks Deno's own protocol for permission brokers, for programs outside sessions: see ``runtime.deno``.
 
 Session  {id, agent, parent: id|null, pid, project, argv, started, ended: s|null, state: running|paused|ended, status: int|null, ask, net_all,
           waiting: int, assurance, confined: bool, enforced: [str]}
@@ -147,6 +154,7 @@ Given    {access_token, issued_token_type, token_type, expires_in, scope, author
 A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
+          FAILED: allowed, and without success; {op, resource, error: the D-Bus error's name, "" when there was no answer}
 Times are seconds since the epoch (float); ids are text.
 """
 
@@ -161,9 +169,13 @@ NOT_FOUND = -32001
 CONFLICT = -32002  # already settled
 TOKEN_REFUSED = -32003  # data: {error: the OAuth code, error_description}
 DENIED = -32010  # an act that must not happen; data: Refusal
+FAILED = -32012  # an act that was allowed, and what it was done to fails it; data: Refusal
 BUSY = -32011  # too much at once; later it may be possible
 
 MAX_LINE = 4 << 20
 MAX_SUB_POLICY = (
     32 << 10
 )  # bytes of a policy text that an agent writes: remitd reads it on its one thread, again at every change
+MAX_LINE_OF_AGENTS = (
+    1 << 20
+)  # on agent.sock: each of a thousand connections may hold so much that is no line yet

@@ -458,7 +458,7 @@ def test_ten_lines_are_enough_without_the_client(ready: Machine) -> None:
             "jsonrpc": "2.0",
             "id": 1,
             "method": "open",
-            "params": {"path": ready.root + "/project/a.txt"},
+            "params": {"path": ready.root + "/project/a.txt", "wait": 0},
         }
         s.sendall(json.dumps(ask).encode() + b"\n")
         line, fds, _, _ = socket.recv_fds(s, 1 << 16, 1)

@@ -161,7 +161,7 @@ class Link:
         self, data: bytes, extra: list[tuple[int, int, bytes]], flags: int
     ) -> tuple[bytes, list[int]]:
         """Return bytes and descriptors. At the connection's end, or when descriptors were lost, there are none of either."""
-        files = _descriptors(extra)
+        files = descriptors(extra)
         if data and not flags & _CUT:
             return data, files
         close_all(tuple(files))
@@ -248,7 +248,8 @@ def each(messages: list[Message], handle: Callable[[Message], None]) -> None:
         raise
 
 
-def _descriptors(extra: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors(extra: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a read."""
     out: list[int] = []
     for level, kind, data in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

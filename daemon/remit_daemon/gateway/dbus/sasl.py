@@ -74,6 +74,21 @@ class Shaken:
         self.from_bus = from_bus
 
 
+async def enter(bus: socket.socket) -> Shaken:
+    """Authenticate ourselves alone to ``bus``. Raises Malformed, EOFError, OSError, TimeoutError."""
+    loop, theirs = asyncio.get_running_loop(), Lines(bus)
+    async with asyncio.timeout(WITHIN):
+        await loop.sock_sendall(
+            bus, b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\n"
+        )
+        if not (await theirs.line()).startswith(b"OK "):
+            raise Malformed("the bus does not take us")
+        await loop.sock_sendall(bus, b"NEGOTIATE_UNIX_FD\r\n")
+        files = await theirs.line() == b"AGREE_UNIX_FD"
+        await loop.sock_sendall(bus, b"BEGIN\r\n")
+    return Shaken(files, b"", theirs.rest)
+
+
 async def shake(client: socket.socket, bus: socket.socket) -> Shaken:
     """Let ``client`` authenticate and authenticate ourselves to ``bus``. Raises Malformed, EOFError, OSError, TimeoutError."""
     async with asyncio.timeout(WITHIN):

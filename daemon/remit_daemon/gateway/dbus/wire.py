@@ -332,13 +332,13 @@ def _complete(signature: str) -> bool:
     """Say whether ``signature`` is a sequence of complete types."""
     at = 0
     while at < len(signature):
-        at = _one_type(signature, at, 0, 0)
+        at = one_type(signature, at, 0, 0)
         if at < 0:
             return False
     return True
 
 
-def _one_type(text: str, at: int, arrays: int, structs: int) -> int:
+def one_type(text: str, at: int, arrays: int, structs: int) -> int:
     """Return the offset behind the complete type at ``at``, -1 when there is none."""
     if at >= len(text) or arrays > 32 or structs > 32:
         return -1
@@ -347,17 +347,17 @@ def _one_type(text: str, at: int, arrays: int, structs: int) -> int:
         return at + 1
     if kind == "a":
         if text[at + 1 : at + 2] != "{":
-            return _one_type(text, at + 1, arrays + 1, structs)
+            return one_type(text, at + 1, arrays + 1, structs)
         if text[at + 2 : at + 3] not in _BASIC or text[at + 2] == "v":
             return -1
-        at = _one_type(text, at + 3, arrays + 1, structs + 1)
+        at = one_type(text, at + 3, arrays + 1, structs + 1)
         return at + 1 if at >= 0 and text[at : at + 1] == "}" else -1
     if kind == "(":
         at += 1
         if text[at : at + 1] == ")":
             return -1
         while at >= 0 and text[at : at + 1] not in (")", ""):
-            at = _one_type(text, at, arrays, structs + 1)
+            at = one_type(text, at, arrays, structs + 1)
         return at + 1 if at >= 0 and text[at : at + 1] == ")" else -1
     return -1
 
