@@ -114,14 +114,7 @@ def tail(
     """Return an act's record but for its number and time."""
     # The program's digest is empty: the supervisor's journal has it, with its exec.
     who = (str(origin.pid), origin.proc, origin.exe, "")
-    fields = [op, verdict, outcome, *who, path, path2, rule, prompt, note]
-    room = MAX_ARGV
-    for argument in argv:
-        room -= len(argument) + 1
-        if room < 0:
-            fields.append("…")
-            break
-        fields.append(argument)
+    fields = [op, verdict, outcome, *who, path, path2, rule, prompt, note, *journal.fitting(argv, MAX_ARGV)]
     return "\0".join([_plain(f) for f in fields]).encode("utf-8", "surrogateescape")
 
 

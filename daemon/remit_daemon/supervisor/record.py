@@ -73,13 +73,7 @@ class Journal(journal.Appending):
             note,
         ]
         if argv:
-            room = _MAX_ARGV
-            for argument in argv:
-                room -= len(argument) + 1
-                if room < 0:
-                    fields.append("…")
-                    break
-                fields.append(argument)
+            fields += journal.fitting(argv, _MAX_ARGV)
         self._write(fields)
         self._seq = seq  # one that was not written has no number
         if self.static_reads and time.monotonic() - self._counted > _COUNT_EVERY:

@@ -29,7 +29,7 @@ from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _HEAD = struct.Struct("<II")
 POKE_EVERY = 0.05  # seconds; remitd looks again by itself for a while after each
@@ -39,6 +39,17 @@ ACT_FIELDS = (
     "kind", "seq", "time_ns", "op", "verdict", "outcome", "pid", "proc", "exe", "sha256",
     "path", "path2", "rule", "prompt", "note",
 )  # fmt: skip
+
+
+def fitting(argv: Iterable[str], room: int) -> list[str]:
+    """Return as many of the arguments ``argv`` as ``room`` characters hold, and an ellipsis for the rest."""
+    out: list[str] = []
+    for argument in argv:
+        room -= len(argument) + 1
+        if room < 0:
+            return [*out, "…"]
+        out.append(argument)
+    return out
 
 
 def pack(fields: list[str]) -> bytes:

@@ -96,3 +96,13 @@ def test_remitd_is_told_but_not_for_every_record(tmp_path: Path) -> None:
     for _ in range(50):
         journal.act("connect", "deny", "refused", ORIGIN, "a:1")
     assert 1 <= len(pokes) < 50
+
+
+def test_what_was_let_go_is_not_written(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    journal.close()
+    with (tmp_path / "other").open("wb") as other:  # has the number that the journal's had
+        journal.close()
+        with pytest.raises(JournalFailed):
+            journal.act("connect", "allow", "pending", ORIGIN, "a:1")
+        assert os.fstat(other.fileno()).st_size == 0
