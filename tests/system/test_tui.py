@@ -136,6 +136,39 @@ def test_whoever_is_second_is_told_and_remitd_may_come_and_go(arena: Arena, term
     assert arena.tokens["asked"] not in out
 
 
+def test_what_was_missed_in_a_quiet_time_becomes_a_rule(arena: Arena, terminal: Terminal) -> None:
+    path = arena.info["asked_file"] + "\x1b[2J\u202emissed"
+    code, _, err = arena.communicate(["/bin/cp", arena.info["asked_file"], path])
+    assert code == 0, err
+    terminal.reads("no prompt waits")
+    terminal.keys("Q")
+    terminal.reads("nobody is called", "1 held for 15 min")
+    terminal.keys("1")
+    terminal.reads("QUIET till", "held")
+    code, out, _ = arena.communicate(
+        arena.remit_run("/bin/cat", path, ask="prompt", options=("--hold", "1s"))
+    )
+    assert code != 0
+    terminal.keys("M")
+    terminal.reads("(missed)", "wanted to read", "\\x1b[2J\\u202emissed", "both answer now")
+    terminal.keys("5")
+    terminal.reads("saves    deny probe read")
+    terminal.keys("a")
+    terminal.reads("saves    allow probe read")
+    terminal.reads("permits", "both answer now")
+    time.sleep(1)  # the quiet in which the rule is read
+    terminal.keys("a")
+    terminal.reads("allowed, always", "nothing was missed")
+    terminal.keys("Q")
+    terminal.reads("0 end it")
+    terminal.keys("0")
+    terminal.reads("the quiet time is over")
+    code, out, err = arena.communicate(arena.remit_run("/bin/cat", path))
+    assert (code, out) == (0, arena.tokens["asked"] + "\n"), err
+    granted = json.loads(arena.communicate(arena.remit("grants", "--json"))[1])
+    assert [(g["via"], g["uses"]) for g in granted] == [("tui", 1)]
+
+
 def test_a_rule_is_made_of_a_row_and_decides_the_next_time(arena: Arena, terminal: Terminal) -> None:
     path = arena.info["asked_file"]
     agent = held(arena, path)

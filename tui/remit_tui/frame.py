@@ -41,7 +41,7 @@ def agents(sessions: tuple[Session, ...], width: int) -> str:
         line = "running: " + ", ".join(words[:kept]) + (f" and {rest} more" if rest else "")
         if width_of(line) <= width:
             return line
-    return clip(f"{len(words)} agents run", width)
+    return clip("1 agent runs" if len(words) == 1 else f"{len(words)} agents run", width)
 
 
 def banner(state: State, width: int, trouble: str = "") -> list[Line]:
@@ -82,8 +82,8 @@ def standing(state: Standing, width: int) -> Line:
 
 
 def tabs(view: str, width: int) -> Line:
-    """Return the line of the views, ``view`` marked; narrow terminals get the names without their keys."""
-    for form in (" F{n} {name} ", " {name} ", "{name} "):
+    """Return the line of the views, ``view`` marked; narrow terminals get the names without their keys, or the keys alone."""
+    for form in (" F{n} {name} ", " {name} ", "{name} ", "F{n} "):
         texts = [form.format(n=i + 1, name=name.capitalize()) for i, name in enumerate(VIEWS)]
         if sum(len(t) + 1 for t in texts) <= width:
             break

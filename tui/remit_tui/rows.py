@@ -21,6 +21,14 @@ _OUTCOMES = {
     "EINPROGRESS": "started",
     "passed": "ok",
 }
+# What remitd marks in a grant, for who reads one.
+_MARKS = {
+    "unused": "it was never used",
+    "stale": "it was not used for long",
+    "never-narrowed": "it is broader than its use; what would do is above",
+    "dead": "what it is for is not there any more",
+    "due": "nobody looked at it for long",
+}
 _ANSWERS = {"allow": "allowed", "deny": "denied"}
 REFUSED = ("refused", "denied", "expired")
 
@@ -232,5 +240,5 @@ def grant_detail(grant: Grant, wall: float, width: int) -> list[Line]:
     if grant.suspended:
         lines += field("state", "suspended: unused for long, it is asked again", width)
     if marks := marked(grant):
-        lines += field("look at", ", ".join(map(shown, marks)), width)
+        lines += field("look at", "; ".join(_MARKS.get(m, shown(m)) for m in marks), width, cut=wrap)
     return lines

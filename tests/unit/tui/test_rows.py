@@ -75,7 +75,7 @@ def test_grants_and_sessions_say_what_there_is_to_look_at() -> None:
         approver.grant(1, markers=["unused", "suspended"], suspended=True, suffices="/home/ann/notes/1/a")
     )
     text = plain(rows.grant_detail(grant, 2000.0, 100))
-    assert "suspended, unused" in text
+    assert "suspended; it was never used" in text
     assert "never" in text
     assert "/home/ann/notes/1/a" in text
     assert "[suspended] [unused]" in plain([rows.grant_row(grant, 2000.0, 120, False)])

@@ -282,3 +282,26 @@ def test_a_file_that_was_changed_meanwhile_is_left_alone(tmp_path: Path) -> None
     draft = Draft(str(file), str(path), "as it was", 1)
     assert not draft.save()
     assert file.read_text() == "another's"
+
+
+def test_how_many_grants_are_due_is_the_view_s_word_while_it_is_shown() -> None:
+    def more(server: Approver) -> None:
+        server.grants = [grant(1, due=True), grant(2, due=True)]
+
+    async def body() -> None:
+        async with desk(more=more) as d:
+            await d.reads("2 grants want a look")
+            rough = {"policy": {"errors": [], "revision": 1}, "quiet": None, "review": {"due": 1}}
+            d.server.also["status"] = rough
+            await d.press("f3")
+            await d.reads("tes/2/**")
+            seen = len(d.called("status"))
+            d.server.push("grant", {"id": "g1", "change": "kept"})
+            await d.until(lambda: len(d.called("status")) > seen, "reads what stands")
+            await d.pilot.pause(0.05)
+            assert "2 grants want a look" in d.text()
+            await d.press("f1")
+            d.server.push("review", {"grants": 1})
+            await d.reads("1 grant wants a look")
+
+    run(body)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from fakes import approver
 from remit_tui import frame, words
 from remit_tui.records import Prompt, Session
@@ -113,7 +115,7 @@ def test_what_an_answer_means_is_one_sentence_where_it_is_not_plain() -> None:
         ({"ops": ["token"]}, "token"),
         ({"limit": "50 of 50"}, "limit is spent"),
         ({"confined": False}, "not confined"),
-        ({"agent": "reviewer of claude"}, "started by claude"),
+        ({"agent": "reviewer of claude"}, "claude started it"),
     ):
         (said,) = notes(**fields)
         assert word in said
@@ -146,3 +148,11 @@ def test_the_header_says_what_stands_and_fits() -> None:
     assert (
         "1 grant wants a look" in content(frame.banner(State(up=True, standing=Standing(due=1)), 80)).plain
     )
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 120])
+def test_the_line_of_views_fits_and_is_clicked_where_it_stands(width: int) -> None:
+    line = frame.tabs("ledger", width)
+    assert sum(width_of(text) for _, text in line) <= width
+    at = sum(len(text) for _, text in line[:4]) + 1
+    assert frame.tab_at(at, "ledger", width) == "policy"
