@@ -389,7 +389,7 @@ def _warnings(
         )
     if session.ask == "allow-once":
         lines.append(
-            "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"
+            "WARNING: what would be asked is ALLOWED without asking (--ask allow-once); for trials only"
         )
     if os.path.realpath(session.project) == os.path.realpath(session.hello["home"]):
         lines.append("WARNING: the project is your whole home directory; use --project or change into one")
