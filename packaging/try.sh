@@ -68,30 +68,34 @@ AGENT
 runner=()
 [[ -z ${REMIT_FROM_ROOT:-} ]] || runner=(runuser -u "$REMIT_FROM_ROOT" -- env -u XDG_RUNTIME_DIR "HOME=$HOME")
 answering="${runner[*]:+${runner[*]} }$remit"
+short=$answering path=
+[[ -n ${REMIT_FROM_ROOT:-} ]] || short=remit path="PATH=$bin:\$PATH"
 
 cat <<TEXT
 
-A bash script that knows nothing of remit plays the agent. It works in a scratch project, then reaches for a key:
+A bash script that knows nothing of remit plays the agent. It works in a
+scratch project, then reaches for a key (a stand-in: yours is not touched):
 
-    echo ... >hello.py; python3 hello.py; git init; git commit     its own work: passes
-    cat ~/.ssh/id_ed25519                                          asked first (a stand-in; your own is not touched)
+    echo ... >hello.py; python3 hello.py; git commit    its own work: passes
+    cat ~/.ssh/id_ed25519                               asked first
 
 TEXT
 if [[ $ask == deny ]]; then
     echo "--ask deny: whatever would be asked is refused at once."
 else
     cat <<TEXT
-The read of the key waits for you, 25 seconds; then it is refused. In another terminal:
+The read of the key waits for you, 25 seconds; then it is refused.
+To see it and answer it, in another terminal:
 
-    $answering prompts --watch          what waits
-    $answering answer ID allow          let it (or: deny), ID as shown, p1 for instance
+    $answering prompts --watch
 TEXT
 fi
 printf '\n----\n'
 
 since=$(date +%s)
 status=0
-(cd "$project" && "$remit" run --agent demo --project "$project" --ask "$ask" -- env "HOME=$home" bash agent.sh) || status=$?
+# The system's python3 first: one of an active virtual environment elsewhere would be a question of its own.
+(cd "$project" && "$remit" run --agent demo --project "$project" --ask "$ask" -- env "HOME=$home" "PATH=/usr/local/bin:/usr/bin:/bin:$PATH" bash agent.sh) || status=$?
 printf -- '----\n\n'
 ((status == 0)) || say "the agent ended with status $status"
 ((status < 125)) || exit "$status" # it never started: there is nothing to show
@@ -106,9 +110,10 @@ log=("$remit" log --agent demo --since "$since")
 
 cat <<TEXT
 
-Next:
-    $answering run -- YOUR-AGENT        in a project of yours
-    $answering tui                      what waits for an answer, on one screen
-    $answering doctor                   what this kernel enforces, tried out
+Next, in a project of yours${path:+, with $path}:
+
+    $short run -- YOUR-AGENT
+    $short tui         what waits for an answer, on one screen
+    $short doctor      what this kernel enforces, tried out
 TEXT
 exit "$status"

@@ -397,7 +397,11 @@ class Agent(_Strict):
     """An agent, its roles, and how its program is started."""
 
     match: Match = Match()
-    roles: list[str] = Field(min_length=1)
+    roles: list[str] = Field(
+        default=[],
+        min_length=1,
+        description="its roles, in the place of the built-in ones; left out, those stay",
+    )
     limits: Quota | None = None
     env: dict[Variable, Text] = Field(
         default={}, description="variables set for it, whatever the person's environment says"

@@ -53,7 +53,28 @@ def lint(
         out += _broad(rules) + _shadowed(rules)
         out += _examples_of_nothing(source, name)
     out += _secrets(source, everything, values)
+    out += _bereft(source, everything)
     return list(dict.fromkeys(out))
+
+
+def _bereft(source: Source, everything: Sequence[tuple[int, Source]]) -> list[Problem]:
+    """Agents that a pack knows and that are given roles without the pack's: what they keep and whom they talk to is then asked."""
+    packed = {
+        name: a.roles for layer, s in everything if layer == PACK for name, a in s.document.agent.items()
+    }
+    out = []
+    for name, agent in source.document.agent.items():
+        lost = set(packed.get(name, ())) - set(inherited(everything, agent.roles))
+        if agent.roles and lost:
+            role = min(lost)
+            out.append(
+                source.problem(
+                    ("agent", name, "roles"),
+                    f"without the built-in role '{role}' the agent's own files and its maker's hosts are asked about",
+                    f"'{role}' among the roles, or to be asked",
+                )
+            )
+    return out
 
 
 # RFC 9110 and 5789, WebDAV (RFC 4918, 3253, 3744), and what stands for an upgrade to a web socket.

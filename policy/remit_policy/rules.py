@@ -83,8 +83,8 @@ def roles_for(
 ) -> list[tuple[int, str]]:
     """Return (layer of the section, role) of this agent, without what roles inherit.
 
-    A person's own section replaces the packs' for the agent; an admin's adds to either. An agent that no
-    section is about has ``default``. The packs' ``base`` and ``protected`` always apply.
+    A person's own section that names roles replaces the packs' for the agent; an admin's adds to either. An agent that no
+    section gives a role has ``default``. The packs' ``base`` and ``protected`` always apply.
     """
     found: list[tuple[int, str]] = []
     for layer, source in sources:

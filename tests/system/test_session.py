@@ -429,6 +429,17 @@ def test_what_linux_refuses_anyway_is_no_question(arena: Arena) -> None:
     assert {e["rule"] for e in refused} == {"built-in: Linux itself refuses this account"}
 
 
+def test_an_interactive_shell_starts_without_a_question(arena: Arena) -> None:
+    history = Path(arena.home, ".bash_history")
+    history.write_text("typed before\n")
+    argv = arena.remit_run("bash", "--norc", "-i", ask="prompt", options=("--hold", "20s"))
+    code, out, _ = arena.on_terminal(argv, data=b"echo typed inside\nexit 3\n")
+    assert code == 3, out
+    assert "nothing shows you its prompts yet" in out
+    assert not [p for p in said(arena, "prompts", "--all") if p["path"] == str(history)]
+    assert history.read_text() == "typed before\n"
+
+
 def test_a_policy_with_a_mistake_is_told_at_the_start_and_the_last_good_one_holds(arena: Arena) -> None:
     file = Path(arena.write_policy())
     assert run(arena, "/bin/true")[::2] == (0, "")
@@ -460,6 +471,24 @@ def test_the_end_is_told_on_a_terminal_alone_and_the_report_has_it_whole(arena: 
     assert key in [d["path"] for d in found["denied"]["what"]]
     _, _, err = run(arena, "/bin/sh", "-c", script)
     assert "remit: " not in err
+
+
+def test_a_session_whose_terminal_is_gone_ends_though_there_is_something_to_say(arena: Arena) -> None:
+    master, slave = os.openpty()
+    script = f"echo made > {arena.project}/made.txt; echo ready; read _"
+    process = arena.popen(
+        arena.remit_run("/bin/sh", "-c", script),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    seen = b""
+    while b"ready" not in seen:
+        seen += os.read(master, 4096)
+    os.close(master)
+    assert process.wait(20) is not None
 
 
 def test_a_session_that_did_nothing_to_speak_of_ends_silently(arena: Arena) -> None:

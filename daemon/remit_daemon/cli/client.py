@@ -43,11 +43,15 @@ class RpcError(Exception):
 
 
 def failed(name: str, error: Exception, *, json_out: bool) -> int:
-    """Say why the command ``name`` came to nothing; returns its exit status."""
+    """Say why the command ``name`` came to nothing; returns its exit status.
+
+    With ``json_out`` also as ``{"error": {"message": ...}}`` on standard output, with the ``code`` of ``wire.rpc`` where remitd said it.
+    """
+    if json_out:
+        code = {"code": error.code} if isinstance(error, RpcError) else {}
+        oauth = {"error": error.oauth} if isinstance(error, RpcError) and error.oauth else {}
+        print(json.dumps({"error": {**code, "message": str(error), **oauth}}))
     if isinstance(error, RpcError):
-        if json_out:
-            oauth = {"error": error.oauth} if error.oauth else {}
-            print(json.dumps({"error": {"code": error.code, "message": str(error), **oauth}}))
         sys.stderr.write(f"remit {name}: {escape(str(error))}\n")
         return USAGE if error.code == INVALID_PARAMS else NEGATIVE
     said_by = "remit" if isinstance(error, NoDaemon | PathsError) else f"remit {name}"

@@ -82,9 +82,7 @@ def _status(client: Client, args: argparse.Namespace) -> int:
     for name in found["agents"]["pending"]:
         _say(f"{escape(name)}'s program has changed: what it was granted waits (remit agent update)")
     if adopted := found["agents"]["adopted"]:
-        _say(
-            f"adopted, and not confined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}"
-        )
+        _say(f"adopted, and unconfined: process{'es' * (len(adopted) > 1)} {', '.join(map(str, adopted))}")
     if found["senders"] != "pidfd":
         _say("who writes to remit's sockets is told by process number alone: this kernel does not say more")
     if found["quiet"]:
@@ -114,7 +112,7 @@ def _sessions(client: Client, args: argparse.Namespace) -> int:
         extra += ", network unmediated" if s["net_all"] else ""
         extra += f", {s['assurance']}"
         extra += f", ask={s['ask']}" if s["ask"] != "prompt" else ""
-        extra += "" if s["confined"] else f", unconfined ({s['assurance']})"
+        extra += "" if s["confined"] else ", unconfined"
         _say(
             f"{s['id']}  {escape(s['agent'])}  {state}{extra}  {moment_text(s['started'])}  {escape(s['project'])}"
         )
@@ -469,7 +467,7 @@ COMMANDS: dict[str, tuple[Command, bool]] = {
 _ABOUT = {
     "status": "Say whether remitd runs, and what wants your attention.",
     "sessions": "List the sessions that run.",
-    "session": "Show what a session did: files, hosts, denials, questions and your answers.",
+    "session": "Show what a session did: files, hosts, denials, prompts and your answers.",
     "stop": "End a session and every process of it.",
     "pause": "Halt every process of a session.",
     "resume": "Let a paused session go on.",

@@ -22,7 +22,7 @@ from remit_daemon.wire.escape import escape
 USAGE = "usage: remit doctor [--json]"
 _WIDTH = 100  # columns; a terminal that is narrower wraps by itself
 
-# DESIGN section 2: said here, in the README and nowhere less. Each line is one thing an agent can still do or learn.
+# Said here, and in the README no less. Each line is one thing an agent can still do or learn.
 NOT_PROTECTED = (
     "names, sizes, owners and times of files: stat, access, readlink and inotify are not mediated",
     "command lines and states of your other processes, which /proc shows to every program of yours",

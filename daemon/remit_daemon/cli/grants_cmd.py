@@ -229,6 +229,6 @@ def quiet(client: Client, args: argparse.Namespace) -> int:
 def quiet_line(quiet: dict[str, Any]) -> str:
     """Return what a quiet mode means."""
     if quiet["mode"] == "off":
-        return "questions are put to you as they come"
+        return "prompts are put to you as they come"
     done = "denied" if quiet["mode"] == "deny" else "held, and nobody is called"
-    return f"until {moment_text(quiet['until'])} questions are {done}"
+    return f"until {moment_text(quiet['until'])} prompts are {done}"

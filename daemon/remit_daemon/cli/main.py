@@ -27,7 +27,7 @@ USAGE = """usage: remit COMMAND [ARGUMENT]...
   doctor                     what this kernel enforces, by trying it
   daemon, reload             remitd in the foreground; read policy files anew
 
-`remit COMMAND --help` says more; every command takes --json."""
+`remit COMMAND --help` says more; all but run and tui take --json."""
 
 
 _HERE = (

@@ -118,8 +118,8 @@ class _Screen:
         more = f"\n    ({others} more wait{'' if others > 1 else 's'} behind it)" if others else ""
         self.out(f"\n{describe_prompt(p)}{more}\n")
         self.out(
-            "  [d] deny once   x deny always   a allow once   s allow this session   w allow always\n"
-            "  1-9 scope   Enter confirms the letter   Esc leaves it queued   q ends\n"
+            "  [d] deny once   x deny always   a allow once   s allow for the session\n"
+            "  w allow always   1-9 scope   Enter confirms   Esc leaves it queued   q ends\n"
         )
         self.keys = Keys(time.monotonic(), len(p["scopes"]))
 

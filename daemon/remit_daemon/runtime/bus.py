@@ -386,6 +386,11 @@ class BusService:
         finally:
             os.close(pidfd)
 
+    @property
+    def connected(self) -> bool:
+        """Whether a session bus is there, and with it, as far as we know, somebody's desktop."""
+        return self._bus is not None
+
     async def _pid(self, name: str) -> int:
         found, fds = await self._ask("GetConnectionUnixProcessID", name)
         _close(fds)

@@ -143,7 +143,7 @@ class Consents:
                 raise TokenError(
                     "slow_down", "polled too soon; wait five seconds more between polls from now on"
                 )
-            raise TokenError("authorization_pending", f"question {prompt.id} is not answered yet")
+            raise TokenError("authorization_pending", f"prompt {prompt.id} is not answered yet")
         self._pace.end(digest)
         if prompt.state is PromptState.MISSED:
             raise TokenError("expired_token", "nobody answered in time; ask again")

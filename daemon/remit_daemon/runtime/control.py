@@ -39,7 +39,7 @@ MAX_UNSENT = (
     64 << 20
 )  # bytes: a few snapshots of the largest kind; a supervisor that takes no more is dropped
 MAX_TOTAL = 1 << 60  # of a lease's numbers: bytes of many years
-COULD_NOT_START = 125  # exit status, DESIGN 10
+COULD_NOT_START = 125  # exit status, as env(1) has it
 USAGE = 2
 
 _HELLO: dict[str, type] = {
@@ -200,12 +200,9 @@ class Control:
         daemon.guard(known.id, os.dup(peer.pidfd))
         withheld = daemon.policies.withheld(whom)
         suspended = review.standing(daemon)["suspended"]
-        self._welcome(
-            known,
-            ""
-            if hello["session"]
-            else _warnings(fresh, withheld, told, suspended, daemon.policies.problems()),
-        )
+        shown = bool(daemon.watchers) or daemon.bus.connected
+        said = _warnings(fresh, withheld, told, suspended, daemon.policies.problems(), shown)
+        self._welcome(known, "" if hello["session"] else said)
         for frame in held:
             self.send(frame)
         log.info("session %s: %s, supervisor %d", known.id, known.agent, peer.pid)
@@ -365,9 +362,16 @@ def _kept(hello: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warnings(
-    session: Session, withheld: tuple[str, ...], told: str, suspended: int, problems: list[dict[str, Any]]
+    session: Session,
+    withheld: tuple[str, ...],
+    told: str,
+    suspended: int,
+    problems: list[dict[str, Any]],
+    shown: bool,
 ) -> str:
     lines = [told] if told else []
+    if session.hello["tty"] and session.ask == "prompt" and not shown:
+        lines.append("nothing shows you its prompts yet: keep `remit tui` open in another terminal")
     if problems:
         one = problems[0]
         lines.append(
@@ -389,7 +393,7 @@ def _warnings(
         )
     if session.ask == "allow-once":
         lines.append(
-            "WARNING: every question is ALLOWED without asking (--ask allow-once); for trials only"
+            "WARNING: what would be asked is ALLOWED without asking (--ask allow-once); for trials only"
         )
     if os.path.realpath(session.project) == os.path.realpath(session.hello["home"]):
         lines.append("WARNING: the project is your whole home directory; use --project or change into one")

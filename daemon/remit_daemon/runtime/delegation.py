@@ -25,7 +25,7 @@ from remit_policy.reading import read_document
 if TYPE_CHECKING:
     from remit_daemon.runtime.daemon import Daemon
 
-MAX_DEPTH = 2  # delegations one in the other; DESIGN 6
+MAX_DEPTH = 2  # delegations one in the other: a chain that a person can still read
 MAX_LIVE = 16  # sub-sessions of one session at once: each has a journal, listening sockets and, when it needs one, a gateway
 MAX_EVER = 1000  # of one session altogether: each leaves a record for good
 MAX_NAME = 64

@@ -18,7 +18,7 @@ def explained(denials: Sequence[Params], prompts: Iterable[Prompt]) -> list[Para
             continue
         text = ""
         if prompt.state in (PromptState.OPEN, PromptState.MISSED):
-            text = f"question {prompt.id} is not answered yet; try again once it is"
+            text = f"prompt {prompt.id} is not answered yet; try again once it is"
         elif prompt.answer is not None and prompt.answer.message:
             text = f"the person says: {prompt.answer.message}"
         said |= {(prompt.session, op, prompt.path): text for op in prompt.ops}

@@ -26,7 +26,7 @@ else:
     import _signal as signal
     import resource
 
-# What makes a loader or an interpreter run something before the program it was asked for (DESIGN: injection), and what
+# What makes a loader or an interpreter run something before the program it was asked for, and what
 # points at helpers outside that the session cannot reach anyway.
 _SCRUB = frozenset(
     (
@@ -85,11 +85,20 @@ def environment(
     return kept
 
 
+# Where shells and the like keep what was typed (bash(1), less(1), psql(1), mysql(1), sqlite3; python and node: their command line).
+# They read it at their start: without one of the session's own that is a question about the person's, and a wait.
+_HISTORIES = (
+    "HISTFILE", "LESSHISTFILE", "PYTHON_HISTORY", "NODE_REPL_HISTORY", "SQLITE_HISTORY", "PSQL_HISTORY", "MYSQL_HISTFILE"
+)  # fmt: skip
+
+
 def places(tmpdir: str) -> dict[str, str]:
-    """Return the variables that name a session's private directory."""
-    return dict.fromkeys(("TMPDIR", "TMP", "TEMP", "TMUX_TMPDIR"), tmpdir) | {
-        "XDG_RUNTIME_DIR": tmpdir + "/run"
-    }
+    """Return the variables that name a session's private directory, and files in it."""
+    return (
+        dict.fromkeys(("TMPDIR", "TMP", "TEMP", "TMUX_TMPDIR"), tmpdir)
+        | {name: f"{tmpdir}/.{name.lower()}" for name in _HISTORIES}
+        | {"XDG_RUNTIME_DIR": tmpdir + "/run"}
+    )
 
 
 def _desktop(runtime: str, display: str) -> dict[str, str]:

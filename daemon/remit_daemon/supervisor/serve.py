@@ -138,11 +138,10 @@ def serve(start: Start, line: Upcall) -> int:
         os.close(start.kept)
         code = child.exec_error()
         if code and status == 126:
-            sys.stderr.write(f"remit: cannot run {program}: {os.strerror(code)}\n")
+            _say(f"cannot run {program}: {os.strerror(code)}")
             os._exit(127 if code == 2 else 126)
         if words:
-            sys.stderr.write("".join(f"remit: {line}\n" for line in words.split("\n")))
-            sys.stderr.flush()
+            _say(words)
         jobs.end_like(status)
 
     waiting = jobs.Jobs(child.pid, tag, finish)
@@ -169,6 +168,15 @@ def serve(start: Start, line: Upcall) -> int:
     session.serve(child.listener)
     while True:  # the last process is gone; the jobs thread ends us as the agent ended
         time.sleep(1)
+
+
+def _say(text: str) -> None:
+    """Write ``text`` to the terminal; it may be gone (EIO) when the session ended because it was closed."""
+    try:
+        sys.stderr.write("".join(f"remit: {line}\n" for line in text.split("\n")))
+        sys.stderr.flush()
+    except OSError:
+        pass
 
 
 def _listen(listener: int, sync: bool) -> None:

@@ -64,6 +64,7 @@ def test_the_example_of_the_readme_has_no_faults(home: Path, capsys: pytest.Capt
     [
         ('[role.r.net."x.org"]\nGTE = { allow = ["/"] }', "'GTE' is no usual method; expected GET"),
         ('[role.r.net."x.org"]\nGET = { allow = ["/a?b=c"] }', "has a query"),
+        ('[agent.claude]\nroles = ["r"]', "without the built-in role 'claude'"),
         ('[role.r.net]\nconnect = { allow = ["*x.org"] }', "covers 'xx.org' as well"),
         ('[role.r.secrets]\nuse = { deny = ["nosuch"] }', "there is no secret 'nosuch'"),
         ('[secret.s]\nfrom = { file = "~/no" }\nenv = "E"\nhosts = ["x.org"]', "there is no file"),

@@ -72,3 +72,14 @@ def test_trailers_are_left_out_when_the_person_says_so() -> None:
     assert snapshot("codex", "codex").trailers
     assert not snapshot("codex", "bash", mine).trailers
     assert snapshot("claude", "claude", mine).trailers
+
+
+def test_a_section_without_roles_leaves_the_agent_those_that_it_has() -> None:
+    def roles(agent: str, mine: str) -> list[str]:
+        return PolicySet([*packs(), (USER, source(mine))]).roles(agent)
+
+    limits = "[agent.{}.limits]\ncalls = '2000/h'\n"
+    assert roles("codex", limits.format("codex")) == roles("codex", "")
+    assert "codex" in roles("codex", "")
+    assert "default" in roles("mine", limits.format("mine"))
+    assert "codex" not in roles("codex", "[agent.codex]\nroles = ['reader']\n[role.reader]\n")

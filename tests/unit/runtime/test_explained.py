@@ -31,7 +31,7 @@ def test_a_refusal_says_what_the_person_said_and_what_is_open() -> None:
     ]  # fmt: skip
     assert [e["note"] for e in explained(entries, prompts)] == [
         "x; the person says: use localhost",
-        "question p2 is not answered yet; try again once it is",
+        "prompt p2 is not answered yet; try again once it is",
         "",
         "",
         "",
