@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ log = logging.getLogger("remitd")
 BACKLOG = 64
 MAX_PEERS = 64  # connections of one socket at a time
 MAX_PEERS_EACH = 16  # of those, one process's; a session's are all made by its supervisor
+MAX_DESCRIPTORS = 8192  # all places taken on every socket and on the bus are some two thousand
 ACCEPT_AGAIN = 1.0  # seconds until the next try when there are no descriptors or memory for a connection
 USAGE = "usage: remitd\n\nRuns the daemon in the foreground until SIGTERM or SIGINT. It takes no options.\n"
 
@@ -180,6 +182,14 @@ class _Servers:
             listener.close()
 
 
+def _want_descriptors() -> None:
+    """Have as many as MAX_DESCRIPTORS: connections and processes are held by them, and what is asked for keeps its own open meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _run(paths: Paths) -> None:
     memory = Memory(paths.store)
     ledger = Ledger(paths.ledger, key=paths.state + "/ledger.key")
@@ -230,6 +240,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if known else 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     paths = find()
+    _want_descriptors()
     try:
         for place in (paths.state, paths.runtime, paths.spool):
             make_private(place)
