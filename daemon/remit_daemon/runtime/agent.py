@@ -180,6 +180,4 @@ class Agent:
 
 def _caller(session: str, writer: Peer) -> Caller:
     exe, argv, _ = described(writer.pid)
-    return Caller(
-        session, writer.pid, str(writer.proc), exe, os.path.basename(argv[0]) if argv else "", tuple(argv)
-    )
+    return Caller(session, writer.pid, str(writer.proc), exe, os.path.basename(argv[0]) if argv else "")

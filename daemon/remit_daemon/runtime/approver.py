@@ -198,7 +198,10 @@ class Approver:
         directory, d = p["dir"], self._daemon
         if not directory.startswith("/"):
             raise Problem(INVALID_PARAMS, "dir must be absolute")
-        found = digest_of(directory)
+        try:
+            found = digest_of(directory)
+        except OSError:
+            found = ""
         if not found:
             raise Problem(NOT_FOUND, f"no readable {PROJECT_FILE} in {directory}")
         if found != p["digest"]:

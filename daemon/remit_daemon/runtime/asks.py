@@ -46,7 +46,6 @@ class Caller:
     proc: str = ""
     exe: str = ""
     comm: str = ""
-    argv: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class Asks:
                 self._daemon.apply(
                     ev.Ask(
                         session.id, seq, ops, path, pid=caller.pid, proc=caller.proc, exe=caller.exe, comm=caller.comm,
-                        argv=argv or (() if _EXEC & set(ops) else caller.argv), source=source, purpose=purpose, costs=costs, short=short,
+                        argv=argv, source=source, purpose=purpose, costs=costs, short=short,
                     )
                 )  # fmt: skip
             done, _ = await asyncio.wait((waiting.answer,), timeout=min(wait, MAX_WAIT))

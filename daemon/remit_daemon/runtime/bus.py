@@ -316,7 +316,7 @@ class BusService:
             )
         exe, argv, _ = described(pid)
         comm = os.path.basename(argv[0]) if argv else ""
-        return Caller(session.id, pid, held.identity.split(":")[1], exe, comm, tuple(argv))
+        return Caller(session.id, pid, held.identity.split(":")[1], exe, comm)
 
     async def _held(self, sender: str) -> _Held:
         """Return the process behind the connection ``sender``, held. Raises Failed."""

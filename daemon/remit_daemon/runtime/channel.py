@@ -23,6 +23,7 @@ READ = 1 << 16
 MAX_WAITING = (
     1 << 16
 )  # bytes that may wait to go out while the next request is read, as asyncio's own streams have it
+MAX_FDS = 4  # descriptors that may: remitd has some thousand for everybody, and a peer that does not read would keep them
 LINGER = 1.0  # seconds that a peer which was refused has to read why
 FLUSH_WITHIN = 30.0  # seconds that a peer has to take an answer which is larger than its socket's buffer, once we close
 _GONE = (BrokenPipeError, ConnectionResetError)
@@ -40,6 +41,7 @@ class Channel:
         self._senders = Senders(sock, connector)
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._unsent = 0
+        self._fds = 0  # that wait to go out
         self._writing = False
         self._changed = asyncio.Event()  # less waits to go out than before
         self._dead = False  # nothing more can go out
@@ -76,6 +78,7 @@ class Channel:
             _close_all(fds)
             return
         self._out.append((memoryview(data), tuple(fds)))
+        self._fds += len(fds)
         self._unsent += len(data)
         if not self._writing:
             self._flush()
@@ -94,6 +97,7 @@ class Channel:
                 ]
                 sent = self._sock.sendmsg([data], rights if fds else [])
                 _close_all(fds)
+                self._fds -= len(fds)
                 self._unsent -= sent
                 self._out.popleft()
                 if sent < len(data):
@@ -121,12 +125,12 @@ class Channel:
         for _, fds in self._out:
             _close_all(fds)
         self._out.clear()
-        self._unsent = 0
+        self._unsent = self._fds = 0
         self._changed.set()
 
     async def drain(self, most: int = MAX_WAITING) -> None:
-        """Wait until no more than ``most`` bytes wait to go out, or nothing will."""
-        while self._unsent > most:
+        """Wait until no more than ``most`` bytes and MAX_FDS descriptors wait to go out, or nothing will."""
+        while self._unsent > most or self._fds > MAX_FDS:
             self._changed.clear()
             await self._changed.wait()
 

@@ -102,6 +102,7 @@ class Daemon:
         self._busy: dict[str, float] = {}  # session → until when its journal is read again and again
         self._published = ledger.size()
         self._wake = asyncio.Event()
+        self._looked = 0.0  # when the policy files were looked at last
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- sessions ----------------------------------------------------------------------------------
@@ -513,31 +514,36 @@ class Daemon:
 
     async def run(self) -> None:
         """Do what time brings: missed prompts, grants that end, journals, changed policy files, checkpoints."""
-        looked = 0.0
         while True:
             self._wake.clear()
-            now = self.clock()
-            if self.broker.next_deadline() <= now or now - looked > IDLE_TICK:
-                self.attempt(ev.Tick())
-            watched = bool(self.watchers or self.live())
-            if abs(now - looked) >= POLL:
-                looked = now
-                if watched:
-                    self.look_at_policy()
-                try:
-                    self.ledger.tick()
-                except LedgerError as e:
-                    log.error("%s", e)
-            wait = min(
-                IDLE_TICK,
-                POLL if watched else IDLE_TICK,
-                max(0.01, self.broker.next_deadline() - self.clock()),
-            )
+            try:
+                wait = self._step()
+            except Exception:  # a fault of ours, or of the system's (no descriptors left), must not end all sessions' daemon
+                log.exception("internal error")
+                await asyncio.sleep(POLL)
+                continue
             try:
                 async with asyncio.timeout(wait if math.isfinite(wait) else None):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _step(self) -> float:
+        """Do what is due; return the seconds until something may be due again."""
+        now = self.clock()
+        if self.broker.next_deadline() <= now or now - self._looked > IDLE_TICK:
+            self.attempt(ev.Tick())
+        watched = bool(self.watchers or self.live())
+        if abs(now - self._looked) >= POLL:
+            self._looked = now
+            if watched:
+                self.look_at_policy()
+            try:
+                self.ledger.tick()
+            except LedgerError as e:
+                log.error("%s", e)
+        until = self.broker.next_deadline() - self.clock()
+        return min(IDLE_TICK, POLL if watched else IDLE_TICK, max(0.01, until))
 
     async def close(self) -> None:
         """Let go of everything; sessions go on under their snapshots."""

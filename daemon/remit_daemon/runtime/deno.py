@@ -182,8 +182,8 @@ class Deno:
             return wanted
         daemon, peer = self._daemon, self._peer
         session = await daemon.clients.session(peer.pid, peer.identity, peer.pidfd)
-        exe, argv, cwd = described(peer.pid)
-        caller = Caller(session.id, peer.pid, str(peer.proc), exe, os.path.basename(exe), tuple(argv))
+        exe, _, cwd = described(peer.pid)
+        caller = Caller(session.id, peer.pid, str(peer.proc), exe, os.path.basename(exe))
         ops, resource = wanted.ops, wanted.resource
         if wanted.path:
             resource = await daemon.verbs.files.real(session.id, os.path.join(cwd, resource))

@@ -79,6 +79,8 @@ class Desktop:
             await self._server.show(0, summary, body, ())
         except (OSError, TimeoutError) as e:
             log.info("not shown: %s", e)
+        except Exception:  # whatever a bus or the library does, the next question is told
+            log.exception("internal error")
 
     def again(self) -> None:
         """Take up what waits already: the bus is there, or there again, and another server knows of nothing."""
@@ -128,3 +130,5 @@ class Desktop:
                 await self._server.close_notification(close.ident)
         except (OSError, TimeoutError) as e:
             log.info("not shown: %s", e)
+        except Exception:  # whatever a bus or the library does, the next question is told
+            log.exception("internal error")

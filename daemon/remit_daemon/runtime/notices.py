@@ -1,6 +1,7 @@
 """What the desktop shows of waiting questions, and when. Pure: times are seconds, commands are for ``desktop``.
 
-One notification for each agent, replaced with a count while questions come faster than GAP, closed when none waits. What it
+One notification for each agent that a person started, with what it delegated to under names of its own choice; replaced with a count
+while questions come faster than GAP, closed when none waits. What it
 says came from an agent and is escaped twice: control and invisible characters as everywhere, and markup, which servers
 read in a body (Desktop Notifications Specification 1.2, "Markup"). It can deny the one question that it shows, never allow.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from html import escape as markup
 from typing import Any
 
+from remit_daemon.broker.records import OF
 from remit_daemon.wire.escape import escape
 from remit_daemon.wire.words import verbs
 
@@ -59,7 +61,7 @@ class Notices:
 
     def prompt(self, view: dict[str, Any]) -> None:
         """Take note of a wire Prompt that is open; one that a person looks at calls nobody."""
-        agent = self._agents.setdefault(view["agent"], _Agent())
+        agent = self._agents.setdefault(view["agent"].rpartition(OF)[2], _Agent())
         if view["id"] not in agent.waiting:
             agent.waiting[view["id"]] = view
             agent.fresh = agent.fresh or not view["looking"]
@@ -117,7 +119,7 @@ class Notices:
         count = len(agent.waiting)
         newest = list(agent.waiting.values())[-1]
         agent.single = newest["id"] if count == 1 else ""
-        shown = _cut(escape(name), MAX_AGENT)
+        shown = _cut(escape(newest["agent"] if count == 1 else name), MAX_AGENT)
         what = f"{', '.join(verbs(newest['ops']))} {_cut(escape(newest['path']), MAX_RESOURCE)}"
         if count == 1:
             summary, body = f"{shown} asks", f"It wants to {what}"

@@ -5,6 +5,7 @@ Watching is comparing times and sizes: the files are few, and it is done only wh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -27,6 +28,12 @@ from remit_policy.scopes import RESOURCE
 PROJECT_FILE = ".remit.toml"
 MAX_PROJECT_FILE = 1 << 20  # bytes; a policy of this size is a fault
 MAX_CLIENTS = 64  # programs outside sessions whose policy is remembered
+_NO_FILE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENXIO,
+)  # nothing, a link, or a socket has the name
 _WRITING = ("write", "create", "delete", "metadata")
 
 
@@ -66,13 +73,18 @@ def problem_view(problem: object) -> dict[str, Any]:
 
 
 def digest_of(directory: str) -> str:
-    """Return the SHA-256 of the project file in ``directory``, "" when there is none that can be read."""
+    """Return the SHA-256 of the project file in ``directory``, "" when there is none.
+
+    Raises OSError when there is one, perhaps, that cannot be read now: what it forbids is then not known.
+    """
     try:
         fd = os.open(
             os.path.join(directory, PROJECT_FILE),
             os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
         )
-    except OSError:
+    except OSError as e:
+        if e.errno not in _NO_FILE:
+            raise
         return ""
     try:
         # A directory or a pipe in its place would end whoever reads it as a file.
@@ -80,8 +92,6 @@ def digest_of(directory: str) -> str:
             return ""
         with open(fd, "rb", closefd=False) as f:
             data = f.read(MAX_PROJECT_FILE + 1)
-    except OSError:
-        return ""
     finally:
         os.close(fd)
     return "" if len(data) > MAX_PROJECT_FILE else hashlib.sha256(data).hexdigest()
@@ -225,7 +235,7 @@ class Policies:
         """Return the snapshot for ``subject``, without grants. Raises SnapshotRefused."""
         project_file = None
         trusted = self._memory.trusted(subject.project)
-        if trusted and digest_of(subject.project) == trusted:
+        if trusted and self._digest(subject.project) == trusted:
             project_file = os.path.join(subject.project, PROJECT_FILE)
         try:
             made = self.set.snapshot(
@@ -246,11 +256,20 @@ class Policies:
             raise SnapshotRefused(
                 f"{first['file']}:{first['line']}: {first['message']}", problems
             ) from None
-        if project_file is not None and digest_of(subject.project) != trusted:
+        if project_file is not None and self._digest(subject.project) != trusted:
             raise SnapshotRefused(f"{project_file} changed while it was read", [])
         if subject.hold > 0:
             made.hold = subject.hold / 1000
         return made
+
+    @staticmethod
+    def _digest(project: str) -> str:
+        try:
+            return digest_of(project)
+        except OSError as e:
+            raise SnapshotRefused(
+                f"{project}/{PROJECT_FILE} is trusted and cannot be read: {e.strerror}", []
+            ) from None
 
     def _own_files(self) -> list[str]:
         return [source.file for layer, source in self.set.sources if layer == USER]

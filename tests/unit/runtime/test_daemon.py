@@ -309,6 +309,44 @@ def test_a_peer_inside_a_session_reaches_only_its_own_socket(machine: Machine) -
     assert "inside a session" in inside(None, machine.paths.agent, asked % "whoami")
 
 
+def test_a_trusted_file_that_cannot_be_read_is_not_taken_for_none(machine: Machine) -> None:
+    """What it forbids is not known then: a session keeps the policy that it has, and no other begins."""
+    person, sup, later = machine.person(), machine.supervisor(), machine.supervisor()
+    sup.hello["project"] = later.hello["project"] = machine.project
+    path, text = (
+        machine.project + "/.remit.toml",
+        b'version = 1\n[role.default.files]\nread = { deny = ["/srv/**"] }\n',
+    )
+    with open(path, "wb") as f:
+        f.write(text)
+    person.call("trust", dir=machine.project, digest=hashlib.sha256(text).hexdigest())
+    assert decide(sup.connect()["snapshot"], "read", "/srv/x") == "deny"
+    os.chmod(path, 0)
+    person.call("reload")
+    sup.ask("/srv/x")
+    assert sup.read()["verdict"] == "deny"
+    assert "cannot be read" in later.connect()["error"]
+
+
+def test_a_fault_does_not_end_the_clock(machine: Machine) -> None:
+    """remitd without descriptors for a moment, as an agent may bring about, is remitd again afterwards."""
+    sup, person = machine.supervisor(), machine.person()
+    machine.policy("version = 1\n")
+    person.call("reload")
+    sup.connect()
+    assert machine.process is not None
+    soft, hard = resource.prlimit(machine.process.pid, resource.RLIMIT_NOFILE)
+    time.sleep(0.6)  # the policy's files are known
+    resource.prlimit(machine.process.pid, resource.RLIMIT_NOFILE, (4, hard))
+    until(lambda: "Too many open files" in machine.log(), "it wants one")
+    resource.prlimit(machine.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    machine.policy('version = 1\n[role.default.files]\nread = { allow = ["/srv/**"] }\n')
+    assert decide(sup.read()["snapshot"], "read", "/srv/x") == "allow"
+    assert person.call("status")["sessions"] == 1
+    with open(machine.root + "/log", "w"):
+        pass  # the fault is told there, as it should be
+
+
 def _said(path: str) -> str:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)

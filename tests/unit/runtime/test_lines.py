@@ -193,6 +193,34 @@ def test_descriptors_that_nobody_gets_are_closed(fault: str) -> None:
     serve({"open": opened}, client)
 
 
+def test_a_peer_that_does_not_read_keeps_no_descriptors_open_here() -> None:
+    """Those in the kernel's buffers are not ours any more; behind them few wait, and the next request does too."""
+    asked = 0
+
+    async def client(sock: socket.socket) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        await say(sock, *(ask("open", n) for n in range(700)))
+        seen = -1
+        while seen != asked:
+            seen = asked
+            await asyncio.sleep(0.1)
+        assert asked < 700, "the socket's buffer holds fewer"
+        assert len(os.listdir("/proc/self/fd")) < before + 10
+        data = b""
+        while data.count(b"\n") < 700:
+            more, fds = await take(sock)
+            data += more
+            for fd in fds:
+                os.close(fd)
+
+    def opened(params: Params) -> WithFds:
+        nonlocal asked
+        asked += 1
+        return WithFds({}, [os.open("/", os.O_PATH)])
+
+    serve({"open": opened}, client)
+
+
 def test_descriptors_behind_an_answer_that_does_not_fit_come_in_their_place() -> None:
     big = "x" * (3 << 20)
 

@@ -48,6 +48,20 @@ def test_a_burst_is_one_notification_with_a_count() -> None:
     assert notices.denied(7) == "", "which one would it be?"
 
 
+def test_sub_sessions_under_ever_other_names_are_one_agent() -> None:
+    notices = Notices(can_review=False)
+    seen = 0
+    for number in range(50):
+        notices.prompt(view(number, f"helper{number} of claude"))
+        seen += len(shows(notices.due(GAP * number / 50)))
+    assert seen == 1
+    (show,) = shows(notices.due(GAP))
+    assert (show.agent, show.summary) == ("claude", "claude asks 50 questions")
+    single = Notices(can_review=False)
+    single.prompt(view(1, "helper of claude"))
+    assert [s.summary for s in shows(single.due(0.0))] == ["helper of claude asks"]
+
+
 def test_agents_do_not_wait_for_each_other() -> None:
     notices = Notices(can_review=False)
     notices.prompt(view(1))

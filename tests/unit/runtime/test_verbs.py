@@ -140,8 +140,10 @@ def test_a_question_says_nothing_that_its_asker_made_up(ready: Machine) -> None:
         assert e.value.code == INVALID_PARAMS
     assert ready.person().call("prompts") == []
     remit.request("exec", "/usr/bin/nonexistent-tool", wait=0)
-    (prompt,) = ready.person().call("prompts")
-    assert prompt["argv"] == [], "not those of the asker, which runs something else"
+    remit.request("read", path, wait=0)
+    assert [p["argv"] for p in ready.person().call("prompts")] == [[], []], (
+        "nor its own command line, which it can write"
+    )
 
 
 def test_no_request_fills_the_ledger(ready: Machine) -> None:
