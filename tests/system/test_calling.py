@@ -260,7 +260,7 @@ def test_a_name_that_changes_hands_while_a_person_is_asked(world: World) -> None
 
 def test_nothing_starts_unless_it_is_said(world: World, tmp_path: Any) -> None:
     flag = tmp_path / "started"
-    world.bus.activatable("org.test.Start", f"/bin/touch {flag}")
+    world.bus.activatable("org.test.Start", f'/bin/sh -c "touch {flag}; exit 1"')
     with pytest.raises(AppError) as no:
         call(world, name="org.test.Start")
     assert no.value.data["error"] == NO_OWNER
@@ -268,7 +268,7 @@ def test_nothing_starts_unless_it_is_said(world: World, tmp_path: Any) -> None:
     with pytest.raises(AppError):  # it ends without taking the name
         call(world, name="org.test.Start", start=True)
     assert flag.exists()
-    world.bus.activatable("org.hide.App", f"/bin/touch {flag}2")
+    world.bus.activatable("org.hide.App", f'/bin/sh -c "touch {flag}2; exit 1"')
     with pytest.raises(AppError):
         call(world, name=HIDDEN, start=True)
     assert not os.path.exists(f"{flag}2")
