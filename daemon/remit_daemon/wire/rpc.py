@@ -150,7 +150,6 @@ Entry    {seq, time, actor, agent, session, pid, proc, exe, sha256, op, path, pa
 Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details, refresh_token?}   RFC 8693 2.2.1
 Key      {id, name, scope, authorization_details, audience, created, expires: s|null, review: s|null, rate: [uses, s], uses,
           last_used: s|null, state: good|expired|to be reviewed}
-Given    {access_token, issued_token_type, token_type, expires_in, scope, authorization_details}   RFC 8693 2.2.1
 A sub-session's agent is its chain, ``reviewer of claude``; a filter by ``agent`` finds it by its first name and by all of it.
 assurance is L3 (started by remit), L2 (a native program that is known under the name), L1 (a script that is, by its interpreter's word) or L0.
 Refusal  {op, resource, verdict: deny|ask, rule, prompt} or, from the file system, {resource, errno: name}
