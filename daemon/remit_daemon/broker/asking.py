@@ -169,7 +169,8 @@ def _hold(
     out: list[ev.Command] = []
     prompt = next((p for p in state.open_of(session.id) if act.same(p)), None)
     if prompt is None:
-        if len(state.open_of(session.id)) >= MAX_OPEN:
+        top = state.chain(session.id)[-1]  # what an agent delegates to asks in its place, not beside it
+        if sum(len(state.open_of(one)) for one in (top, *state.below(top))) >= MAX_OPEN:
             return _unasked(act, f"{MAX_OPEN} questions of this session are open already")
         asking = limits.spent(state, session.id, limits.QUESTION, now)
         if asking is not None:
