@@ -238,8 +238,8 @@ class Snapshot:
     def inside(self, above: Snapshot) -> Snapshot:
         """Return this snapshot as that of a session to which the session of ``above`` delegated: never wider in anything.
 
-        A credential, and a host that requests are signed to, is kept where ``above`` has the same; reads are never left to Landlock,
-        which knows ``above`` alone. The limits are those of both, and ``above``'s where both have the same one.
+        A credential is kept where ``above`` has the same; requests are signed to the hosts to which ``above``'s are; reads are never left to
+        Landlock, which knows ``above`` alone. The limits are those of both, and ``above``'s where both have the same one.
         """
         return Snapshot(
             self.agent,
@@ -251,7 +251,7 @@ class Snapshot:
             arguments=self.arguments,
             env=self.env,
             trailers=self.trailers or above.trailers,
-            signs=tuple(h for h in self.signs if h in above.signs),
+            signs=above.signs,
             signs_as=above.signs_as,
             limits=tuple(({m.ident: m for m in self.limits} | {m.ident: m for m in above.limits}).values()),
             within=above,

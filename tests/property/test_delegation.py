@@ -202,7 +202,7 @@ def test_a_policy_that_an_agent_wrote_hides_nothing() -> None:
     """Commits are named where those of the session above are, and signatures say who signs in its words."""
     above = Snapshot("a", (), signs=("api.example.com",), signs_as="https://a.example", trailers=True)
     own = Snapshot(
-        "b", (), signs=("api.example.com",), signs_as="https://elsewhere.example", trailers=False
+        "b", (), signs=("other.example.com",), signs_as="https://elsewhere.example", trailers=False
     )
     within = own.inside(above)
     assert (within.trailers, within.signs_as, within.signs) == (

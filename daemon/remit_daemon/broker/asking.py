@@ -1,7 +1,7 @@
 """Questions about operations: an enforcement point asks, and is answered at once or has a person asked. Pure, on the state.
 
 In this order, the first that says something: what the policy, grants and limits say; a once-answer whose retry this is; the
-session's learning; its mode when nobody is to be asked; a quiet time; an open prompt about the same act; a new prompt. What an
+session's learning, unless it is a time in which what would be asked is denied; its mode when nobody is to be asked; a quiet time; an open prompt about the same act; a new prompt. What an
 agent says of its reasons is shown as its claim and decides nothing.
 """
 
@@ -91,7 +91,8 @@ def ask(state: State, judge: Judge, event: ev.Ask, home: str, now: float) -> lis
     served = _serve(state, act, now)
     if served is not None:
         return served
-    if session.ask == "learn" and spent is None and judge.learns(state, event, argv):
+    learning = session.ask == "learn" and standing.mode(state, now) != "deny"
+    if learning and spent is None and judge.learns(state, event, argv):
         spent = limits.spent(state, session.id, costs, now)
         if spent is None:
             # What is asked ahead is no act yet, and teaches nothing.

@@ -147,7 +147,6 @@ class _Servers:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._listeners: list[socket.socket] = []
-        self._channels: set[Channel] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._said = -SAY_EVERY  # when it was logged that somebody was turned away
 
@@ -208,7 +207,6 @@ class _Servers:
     ) -> None:
         try:
             channel = Channel(sock, peer)
-            self._channels.add(channel)
             try:
                 await serve(self._daemon, peer, channel)
             except ConnectionError:
@@ -216,7 +214,6 @@ class _Servers:
             except Exception:
                 log.exception("internal error")
             finally:
-                self._channels.discard(channel)
                 channel.close()
         finally:
             peer.close()

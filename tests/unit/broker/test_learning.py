@@ -50,6 +50,15 @@ def test_let_through_and_recorded(desk: Desk, ops: tuple[str, ...], path: str) -
     assert [c.frame["verdict"] for c in commands if isinstance(c, ev.Send)] == ["allow"]
 
 
+def test_nothing_is_learnt_while_what_would_be_asked_is_denied(desk: Desk) -> None:
+    desk.handle(ev.Quiet("deny", 600))
+    commands = desk.handle(ev.Ask("s1", 1, ("read",), HOME + "/notes/a.md", source="default"))
+    assert [c.frame["verdict"] for c in commands if isinstance(c, ev.Send)] == ["deny"]
+    desk.handle(ev.Quiet("off", 0))
+    commands = desk.handle(ev.Ask("s1", 2, ("read",), HOME + "/notes/a.md", source="default"))
+    assert [c.frame["verdict"] for c in commands if isinstance(c, ev.Send)] == ["allow"]
+
+
 @pytest.mark.parametrize(
     ("ops", "path", "more"),
     [
