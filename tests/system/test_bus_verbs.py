@@ -249,3 +249,36 @@ def test_descriptors_that_are_handed_over_are_not_kept(world: World) -> None:
     before = world.fds()
     world.run(talk)
     until(lambda: world.fds() <= before + 1, 5)
+
+
+def test_a_process_that_is_held_is_described(world: World) -> None:
+    async def described(bus: MessageBus, *fds: int) -> Message:
+        reply = await bus.call(
+            Message(
+                destination=NAME, path=PATH, interface=VERBS + ".Actors", member="DescribeProcessFD", signature="h", body=[0],
+                unix_fds=list(fds),
+            )
+        )  # fmt: skip
+        assert reply is not None
+        return reply
+
+    async def talk(bus: MessageBus) -> None:
+        before = world.fds()
+        mine, null = os.pidfd_open(os.getpid()), os.open(os.devnull, os.O_RDONLY)
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        ended = os.pidfd_open(child)
+        os.waitpid(child, 0)
+        found = plain((await described(bus, mine)).body[0])
+        assert (found["actor"], found["session"] == plain((await call(bus, "WhoAmI", "", [])).body[0])["session"]) == (
+            "agent", True,
+        )  # fmt: skip
+        assert "no pidfd" in (await described(bus, null)).body[0]
+        assert "has ended" in (await described(bus, ended)).body[0]
+        assert "one pidfd" in (await described(bus, mine, mine)).body[0]
+        for fd in (mine, null, ended):
+            os.close(fd)
+        until(lambda: world.fds() <= before + 2, 5)
+
+    world.run(talk)

@@ -81,6 +81,23 @@ def pidfs() -> bool:
         os.close(other)
 
 
+def pid_of(pidfd: int) -> int:
+    """Return the number of the process behind ``pidfd``, as its fdinfo has it (pidfd_open(2), proc_pid_fdinfo(5)).
+
+    Raises PeerError when it is no pidfd, or the process has ended or is out of sight.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as f:
+            found = [line.split()[1] for line in f if line.startswith("Pid:")]
+    except (OSError, IndexError):
+        found = []
+    if not found:
+        raise PeerError("this descriptor is no pidfd")
+    if int(found[0]) <= 0:
+        raise PeerError("the process has ended, or is in another process namespace")
+    return int(found[0])
+
+
 @functools.cache
 def boot_id() -> str:
     """Return the kernel's id of this boot (proc(5), random/boot_id)."""

@@ -3,6 +3,7 @@
     /dev/remit/Broker1   dev.remit.Broker1.Actors
         Describe(s subject) -> a{sv}          a bus name (:1.42 or well-known), or an absolute path: who wrote it last
         DescribeProcess(u pid) -> a{sv}
+        DescribeProcessFD(h pidfd) -> a{sv}   a process that the caller holds: its number may be another's by then, its pidfd is not
 
     actor s: human, agent, remit, or "" when nothing is known; agent s, session s: which; assurance s: L3 (started by
     remit) to L0, of an agent; note s: that nothing holds an adopted process to its name; for a path also time d: of the act,
@@ -30,7 +31,7 @@ from dbus_next.signature import SignatureTree, Variant
 
 from remit_daemon.broker.core import Refused
 from remit_daemon.gateway.dbus.values import types
-from remit_daemon.peers.process import PeerError, alive, identify, inside_session
+from remit_daemon.peers.process import PeerError, alive, identify, inside_session, pid_of
 from remit_daemon.runtime import whose
 from remit_daemon.runtime.actors import as_actor, describe, may_speak, session_of
 from remit_daemon.runtime.asks import Caller
@@ -61,7 +62,7 @@ MAX_CALLERS = (
 )
 SEND_WITHIN = 30.0  # seconds for the bus to take an answer that carries a descriptor
 ANSWER_WITHIN = 10.0  # seconds for the bus itself to answer us
-_DESCRIBE = {"Describe": "s", "DescribeProcess": "u"}
+_DESCRIBE = {"Describe": "s", "DescribeProcess": "u", "DescribeProcessFD": "h"}
 _E = "org.freedesktop.DBus.Error."
 _DRIVER = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 _SHOWS, _SHOWS_AT = "org.freedesktop.Notifications", "/org/freedesktop/Notifications"
@@ -71,6 +72,7 @@ _XML = f"""<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection
   <interface name="{ACTORS}">
     <method name="Describe"><arg name="subject" type="s" direction="in"/><arg name="actor" type="a{{sv}}" direction="out"/></method>
     <method name="DescribeProcess"><arg name="pid" type="u" direction="in"/><arg name="actor" type="a{{sv}}" direction="out"/></method>
+    <method name="DescribeProcessFD"><arg name="pidfd" type="h" direction="in"/><arg name="actor" type="a{{sv}}" direction="out"/></method>
   </interface>
 {introspection()}
   <interface name="org.freedesktop.DBus.Introspectable">
@@ -159,16 +161,21 @@ class BusService:
             else:
                 _close(fds)
             return None
-        _close(fds)
+        wanted = message.member == "DescribeProcessFD" and message.signature == "h" and len(fds) == 1
+        if not wanted:
+            _close(fds)
+            fds = []
         if message.path == PATH and self._serving(message) is not None:
             sender = message.sender or ""
             mine = sum(1 for whose in self._asked.values() if whose == sender)
             if len(self._asked) >= MAX_ASKED or mine >= MAX_ASKED_EACH:
+                _close(fds)
                 return Message.new_error(message, _E + "LimitsExceeded", "too many questions at once")
-            task = asyncio.get_running_loop().create_task(self._answer(message))
+            task = asyncio.get_running_loop().create_task(self._answer(message, fds))
             self._asked[task] = sender
             task.add_done_callback(self._asked.pop)
             return True
+        _close(fds)
         if message.member == "Introspect" and message.path == PATH:
             return Message.new_method_return(message, "s", [_XML])
         if message.interface == "org.freedesktop.DBus.Peer":
@@ -235,7 +242,8 @@ class BusService:
             raise OSError(str(reply.error_name) if reply is not None else "no reply")
         return reply
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message, came: list[int]) -> None:
+        """Answer ``message``, with which ``came`` descriptors: they are closed here."""
         bus = self._bus
         fds: list[int] = []
         serving = self._serving(message)
@@ -247,7 +255,7 @@ class BusService:
                     _E + "InvalidArgs", f"{message.member} takes arguments of types {taken or '(none)'}"
                 )
             if interface == ACTORS:
-                body: list[Any] = [await self._described(message)]
+                body: list[Any] = [await self._described(message, came)]
             else:
                 plain, fds = await self._verb(message, interface)
                 body = [_typed(value, kind) for value, kind in zip(plain, types(given), strict=True)]
@@ -271,7 +279,7 @@ class BusService:
         except TimeoutError:
             log.warning("the bus does not take an answer")
         finally:
-            _close(fds)
+            _close([*fds, *came])
 
     async def _verb(self, message: Message, interface: str) -> Answer:
         body = [_bare(value) for value in message.body]
@@ -348,8 +356,10 @@ class BusService:
         finally:
             _close(fds)
 
-    async def _described(self, message: Message) -> dict[str, Variant]:
+    async def _described(self, message: Message, came: list[int]) -> dict[str, Variant]:
         subject = message.body[0]
+        if message.member == "DescribeProcessFD":
+            return await self.of_pidfd(came)
         if message.member == "DescribeProcess":
             return await self.of_process(subject)
         if subject.startswith("/"):
@@ -363,6 +373,19 @@ class BusService:
             return _packed(await describe(self._daemon, pid))
         except ProcessLookupError as e:
             raise Failed(_E + "UnixProcessIdUnknown", str(e)) from None
+
+    async def of_pidfd(self, came: list[int]) -> dict[str, Variant]:
+        """Return who acts in the process behind the one descriptor of ``came``. Raises Failed."""
+        try:
+            pid = pid_of(came[0]) if came else 0
+        except PeerError as e:
+            raise Failed(_E + "InvalidArgs", str(e)) from None
+        if not pid:
+            raise Failed(_E + "InvalidArgs", "one pidfd is expected, and nothing else")
+        found = await self.of_process(pid)
+        if not alive(came[0]):  # until now its number was its own
+            raise Failed(_E + "UnixProcessIdUnknown", "the process has ended")
+        return found
 
     async def of_name(self, name: str) -> dict[str, Variant]:
         """Return who owns the bus name ``name``. Raises Failed.
