@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from remit_daemon.peers import mark
-from remit_daemon.wire.control import FIRST_OF_GATEWAY
+from remit_daemon.wire.control import FIRST_OF_GATEWAY, VERSION
 from remit_daemon.wire.frames import Reader, encode
 from remit_daemon.wire.journal import pack
 from remit_daemon.wire.paths import Paths
@@ -26,7 +26,7 @@ class FakeSupervisor:
         self.tag = mark.new_tag()
         self.hello: dict[str, Any] = {
             "type": "hello",
-            "version": 1,
+            "version": VERSION,
             "agent": "claude",
             "argv": ["claude"],
             "exe": "/usr/bin/claude",
@@ -135,7 +135,7 @@ class FakeGateway(FakeSupervisor):
         self.seq = FIRST_OF_GATEWAY
 
     def first(self) -> dict[str, Any]:
-        return {"type": "gateway", "version": 1, "session": self.session, "tag": self.tag}
+        return {"type": "gateway", "version": VERSION, "session": self.session, "tag": self.tag}
 
 
 class RpcError(Exception):

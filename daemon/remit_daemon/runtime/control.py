@@ -225,7 +225,7 @@ class Control:
 
     def _check_version(self, version: int) -> None:
         if version != VERSION:
-            raise Malformed(f"version {version} is not {VERSION}; is an old remit running?")
+            raise Malformed(f"version {version} is not {VERSION}; is another version of remit running?")
 
     def _welcome(self, session: Session, message: str) -> None:
         text, revision = self._daemon.broker.snapshot(session.id)

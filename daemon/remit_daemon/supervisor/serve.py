@@ -13,7 +13,7 @@ import time
 
 from remit_daemon.kernel import bpf
 from remit_daemon.kernel.syscalls import NATIVE
-from remit_daemon.supervisor import jobs, launch, machine, trailers
+from remit_daemon.supervisor import jobs, launch, machine, trailers, upcall
 from remit_daemon.supervisor.authority import Authority
 from remit_daemon.supervisor.gateway import Gateway
 from remit_daemon.supervisor.inet import Inet
@@ -78,7 +78,12 @@ def serve(start: Start, line: Upcall) -> int:
     welcome = line.hear()
     if welcome["message"]:
         sys.stderr.write(f"remit: {welcome['message']}\n")
-    authority = Authority(model.loads(welcome["snapshot"]))
+    try:
+        authority = Authority(model.loads(welcome["snapshot"]))
+    except model.SnapshotError as e:
+        raise upcall.Refused(
+            f"remitd's policy cannot be read ({e}); is another version's remitd running?", 125
+        ) from None
     ruleset = authority.build_ruleset()
     snapshot = authority.snapshot
     blob = bpf.build(

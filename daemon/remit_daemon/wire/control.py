@@ -47,7 +47,7 @@ the supervisor serves itself. Its connections to agent.sock have an end of their
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
 # What one side of a session asks never meets what another asks: its supervisor below all of these, then its gateway, then
 # remitd, on behalf of a program that came to agent.sock or the bus.

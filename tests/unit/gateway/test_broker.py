@@ -16,6 +16,7 @@ from remit_daemon.gateway.authority import Authority, Origin, Refused
 from remit_daemon.gateway.broker import Broker
 from remit_daemon.gateway.journal import Journal
 from remit_daemon.wire import frames
+from remit_daemon.wire.control import VERSION
 from remit_policy.model import ALLOW, ASK, DENY, USER, Rule, Snapshot, dumps
 
 HOST = "a.example.com:443"
@@ -55,7 +56,7 @@ class Remitd:
 
     async def next(self, welcome: Any = WELCOME) -> Peer:
         peer = await self.connections.get()
-        assert await peer.heard() == {"type": "gateway", "version": 1, "session": "s", "tag": 9}
+        assert await peer.heard() == {"type": "gateway", "version": VERSION, "session": "s", "tag": 9}
         if welcome is not None:
             peer.say(welcome)
         return peer
