@@ -18,6 +18,7 @@ import pytest
 from fakes.machine import Machine, until
 from fakes.supervisor import FakePerson, RpcError
 from remit_daemon.peers import mark
+from remit_daemon.wire.control import VERSION
 from remit_policy import model
 from remit_policy.engine import Engine
 
@@ -243,7 +244,7 @@ def test_a_malformed_frame_is_refused_and_the_connection_closed(machine: Machine
 
 
 @pytest.mark.parametrize(
-    "change", [{"tag": 5}, {"argv": "claude"}, {"ops": 1, "version": 2}, {"ask": "always"}]
+    "change", [{"tag": 5}, {"argv": "claude"}, {"ops": 1, "version": VERSION + 1}, {"ask": "always"}]
 )
 def test_a_hello_that_is_not_in_the_table_is_refused(machine: Machine, change: dict[str, Any]) -> None:
     answer = machine.supervisor(**change).connect()
