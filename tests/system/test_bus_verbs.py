@@ -269,6 +269,10 @@ def test_a_process_that_is_held_is_described(world: World) -> None:
         if not child:
             os._exit(0)
         ended = os.pidfd_open(child)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert "has ended" in (await described(bus, ended)).body[0], (
+            "its number is still its own, and it acts no more"
+        )
         os.waitpid(child, 0)
         found = plain((await described(bus, mine)).body[0])
         assert (found["actor"], found["session"] == plain((await call(bus, "WhoAmI", "", [])).body[0])["session"]) == (

@@ -255,3 +255,12 @@ def test_what_was_granted_to_another_program_of_that_name_waits(desk: Desk) -> N
     assert desk.want("log:read")["verdict"] == "allow"
     desk.reply(ev.Withhold("claude", True))
     assert "prompt" in desk.want("log:read")
+
+
+def test_a_grant_for_a_token_is_not_narrowed(desk: Desk) -> None:
+    grant = desk.answer(desk.want("log:read")["prompt"], duration="always")["grant"]
+    before = desk.broker.state.grants[grant]
+    for scope in ("/home/u/work/**", "log:read", "**/x"):
+        with pytest.raises(Refused, match="one token exactly"):
+            desk.reply(ev.Narrow(grant, scope))
+    assert desk.broker.state.grants[grant] == before
