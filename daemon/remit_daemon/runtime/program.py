@@ -24,7 +24,7 @@ from remit_daemon.ledger.store import Ledger, LedgerError
 from remit_daemon.peers import senders
 from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of
 from remit_daemon.runtime.agent import Agent
-from remit_daemon.runtime.approver import VERSION, Approver
+from remit_daemon.runtime.approver import Approver
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
@@ -38,6 +38,7 @@ from remit_daemon.runtime.policies import Policies, policy_dirs
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.wire.paths import Paths, PathsError, find, make_private
 from remit_daemon.wire.rpc import BUSY
+from remit_daemon.wire.words import VERSION
 
 log = logging.getLogger("remitd")
 
