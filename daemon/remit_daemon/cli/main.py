@@ -47,7 +47,7 @@ def main() -> int:
         print(USAGE)
         return 0 if args else 2
     if args[0] in ("-V", "--version"):
-        from remit_daemon.runtime.approver import VERSION
+        from remit_daemon.wire.words import VERSION
 
         print(f"remit {VERSION}")
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from typing import Any
 
 _ID = re.compile(r"[0-9a-fA-F]{7,64}")  # git shows no fewer digits; 64 are a whole SHA-256
@@ -50,6 +49,8 @@ def _path(text: str) -> dict[str, Any]:
 
 
 def _commit(repository: str, revision: str) -> str:
+    import subprocess  # here alone: every command of the command line imports this module
+
     argv = [
         "git",
         "-C",

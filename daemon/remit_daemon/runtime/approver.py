@@ -28,8 +28,8 @@ from remit_daemon.runtime.lines import Lines, Method, Params, Problem, want
 from remit_daemon.runtime.policies import PROJECT_FILE, digest_of
 from remit_daemon.runtime.who import of_peer
 from remit_daemon.wire.rpc import CONFLICT, INVALID_PARAMS, NOT_FOUND
+from remit_daemon.wire.words import VERSION
 
-VERSION = "0.1.0"
 SURFACES = ("", "cli", "tui", "notification")
 _ids = itertools.count(1)
 

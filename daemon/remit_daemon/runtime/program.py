@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from remit_daemon.gateway.http.ca import ensure
@@ -24,20 +24,22 @@ from remit_daemon.ledger.store import Ledger, LedgerError
 from remit_daemon.peers import senders
 from remit_daemon.peers.process import Peer, PeerError, inside_session, peer_of
 from remit_daemon.runtime.agent import Agent
-from remit_daemon.runtime.approver import VERSION, Approver
+from remit_daemon.runtime.approver import Approver
 from remit_daemon.runtime.channel import Channel
 from remit_daemon.runtime.control import Control
 from remit_daemon.runtime.daemon import Daemon
 from remit_daemon.runtime.deno import Deno
 from remit_daemon.runtime.lines import refuse
-from remit_daemon.runtime.oauth.endpoints import Endpoints
-from remit_daemon.runtime.oauth.server import Server
 from remit_daemon.runtime.oauth.settings import SettingsFile
 from remit_daemon.runtime.places import Places
 from remit_daemon.runtime.policies import Policies, policy_dirs
 from remit_daemon.runtime.store import Memory, StoreError
 from remit_daemon.wire.paths import Paths, PathsError, find, make_private
 from remit_daemon.wire.rpc import BUSY
+from remit_daemon.wire.words import VERSION
+
+if TYPE_CHECKING:
+    from remit_daemon.runtime.oauth.server import Server
 
 log = logging.getLogger("remitd")
 
@@ -230,18 +232,43 @@ class _Servers:
             listener.close()
 
 
-async def _serve_loopback(oauth: Server, file: SettingsFile) -> str:
-    """Serve OAuth at the port that the person chose, and return the issuer; "" where none was chosen, or it cannot be had."""
-    port = file.now().loopback
-    if port is None:
-        return ""
-    try:
-        issuer = await oauth.listen(port)
-    except OSError as e:
-        log.error("oauth: port %d: %s; the socket alone is served", port, e.strerror or e)
-        return ""
-    log.info("oauth: %s", issuer)
-    return issuer
+class _OAuth:
+    """The authorization server, made when it is first needed: reading HTTP takes 30 ms of a start to import, and few ever use it."""
+
+    def __init__(self, daemon: Daemon, file: SettingsFile) -> None:
+        self._daemon = daemon
+        self._file = file
+        self._made: Server | None = None
+
+    def _server(self) -> Server:
+        if self._made is None:
+            from remit_daemon.runtime.oauth.endpoints import Endpoints
+            from remit_daemon.runtime.oauth.server import Server
+
+            self._made = Server(self._daemon, Endpoints(self._daemon, self._file))
+        return self._made
+
+    async def loopback(self) -> str:
+        """Serve at the port that the person chose, and return the issuer; "" where none was chosen, or it cannot be had."""
+        port = self._file.now().loopback
+        if port is None:
+            return ""
+        try:
+            issuer = await self._server().listen(port)
+        except OSError as e:
+            log.error("oauth: port %d: %s; the socket alone is served", port, e.strerror or e)
+            return ""
+        log.info("oauth: %s", issuer)
+        return issuer
+
+    async def unix(self, issuer: str, peer: Peer, channel: Channel) -> None:
+        """Serve one connection at the socket."""
+        await self._server().unix(issuer, peer, channel)
+
+    async def close(self) -> None:
+        """Listen no more and end every connection."""
+        if self._made is not None:
+            await self._made.close()
 
 
 async def _run(paths: Paths) -> None:
@@ -258,9 +285,8 @@ async def _run(paths: Paths) -> None:
     except OSError as e:
         log.error("no certificate to end TLS with: %s; requests to hosts that have rules will fail", e)
     servers = _Servers(daemon)
-    file = SettingsFile(paths.config)
-    oauth = Server(daemon, Endpoints(daemon, file))
-    issuer = await _serve_loopback(oauth, file) or f"http+unix://{quote(paths.oauth, safe='')}"
+    oauth = _OAuth(daemon, SettingsFile(paths.config))
+    issuer = await oauth.loopback() or f"http+unix://{quote(paths.oauth, safe='')}"
 
     async def serve_oauth(_: Daemon, peer: Peer, channel: Channel) -> None:
         await oauth.unix(issuer, peer, channel)

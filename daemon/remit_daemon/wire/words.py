@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+VERSION = "0.1.0"  # remit's own, as in pyproject.toml
 NO_RULE = "no rule matches"
 
 UNCONFINED = "unconfined: it says so itself, nothing holds it"

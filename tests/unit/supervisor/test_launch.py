@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,64 @@ def test_a_program_brings_its_installation(tmp_path: Path) -> None:
     found = run.launch_dirs(str(cli), str(cli))
     assert str(tmp_path / "lib" / "node_modules") in found
     assert str(tmp_path) not in found
+
+
+def test_a_private_directory_goes_with_all_in_it_and_nothing_beside(tmp_path: Path) -> None:
+    kept, own = tmp_path / "kept", tmp_path / "own"
+    kept.mkdir()
+    (kept / "file").write_text("x")
+    deep = own / "run/a/b/c"
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    (own / "run/link").symlink_to(kept)
+    (own / "a").symlink_to(kept / "file")
+    launch.remove_tree(str(own))
+    assert not own.exists()
+    assert (kept / "file").read_text() == "x"
+
+
+def test_a_link_in_the_place_of_a_private_directory_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").write_text("x")
+    (tmp_path / "own").symlink_to(tmp_path / "kept")
+    launch.remove_tree(str(tmp_path / "own"))
+    launch.remove_tree(str(tmp_path / "absent"))
+    assert (tmp_path / "kept/file").read_text() == "x"
+
+
+def test_a_directory_that_cannot_be_read_stays_and_ends_nothing_else(tmp_path: Path) -> None:
+    closed = tmp_path / "own/a/closed"
+    closed.mkdir(parents=True)
+    (closed / "file").write_text("x")
+    (tmp_path / "own/z").write_text("x")
+    (tmp_path / "own/a/z").write_text("x")
+    closed.chmod(0)
+    try:
+        launch.remove_tree(str(tmp_path / "own"))
+    finally:
+        closed.chmod(0o700)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == [
+        "own",
+        "own/a",
+        "own/a/closed",
+        "own/a/closed/file",
+    ]
+
+
+def test_a_tree_deeper_than_python_recurses_goes(tmp_path: Path) -> None:
+    deep = str(tmp_path / "own")
+    os.mkdir(deep)
+    at = os.open(deep, os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit()):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))  # as a session's own
+    try:
+        launch.remove_tree(deep)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not os.path.lexists(deep)
